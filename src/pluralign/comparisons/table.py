@@ -1,0 +1,287 @@
+"""Who chose what: the `Comparisons` table.
+
+In memory it is three things: the distinct *items* (a prompt and a response, or a vector of attributes), the *rows*
+(index of the chosen and of the rejected item) and the *user* of each row. A text is stored once however often it
+is compared, and a subset of the rows shares items and users with the whole, so that a feature matrix computed
+once serves every split.
+
+A choice of one response among k is k - 1 rows that share a number in `choice`: one decision, not k - 1
+independent ones. Where `choice` is None every row is a decision of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pluralign.errors import DataError
+from pluralign.types import BoolArray, FloatArray, IntArray
+
+Format = Literal["text", "chat", "numeric"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Items:
+    """The distinct things that were compared.
+
+    Attributes:
+        prompt: Index into `prompts` of every item, (items,).
+        prompts: Distinct prompts, (prompts,); chat prompts as canonical JSON. One empty string where there is none.
+        response: Response text of every item, (items,); chat responses as canonical JSON, numeric items a label.
+        attributes: Numeric attributes of every item, (items, attributes), or None where items are texts alone.
+        attribute_names: Names of the columns of `attributes`.
+    """
+
+    prompt: IntArray
+    prompts: pa.Array
+    response: pa.Array
+    attributes: FloatArray | None = None
+    attribute_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Comparisons:
+    """A table of comparisons: the chosen item, the rejected item, and who chose.
+
+    Attributes:
+        items: The distinct items.
+        chosen: Item index of the chosen (first) response, (rows,).
+        rejected: Item index of the rejected (second) response, (rows,).
+        user: User index, (rows,), into `user_ids`.
+        user_ids: The users' names, (users,). A user need not have a row (after `take`, say).
+        outcome: 1 where `chosen` was preferred, 0.5 a tie, soft labels between, (rows,); None means all 1.
+        weight: Weight of every row, (rows,); None means all 1.
+        choice: Decision number, non-decreasing, (rows,); rows of one decision are contiguous, share their chosen
+            item and their user. None means that each row is a decision.
+        source: Index into `source_ids` of what the row was drawn from, (rows,). Siblings share it and never
+            straddle a split.
+        source_ids: Names of the sources.
+        position: 1 where `chosen` was shown first, -1 second, 0 unknown, (rows,); None means all unknown.
+        split: Name of the split the data came with, (rows,), or None.
+        created_at: Timestamp strings or numbers as they came, (rows,), or None.
+        users: Covariates of the users, one row each in the order of `user_ids`, or None.
+        format: Whether items are texts, chats or numbers.
+        name: What the data are called in reports.
+    """
+
+    items: Items
+    chosen: IntArray
+    rejected: IntArray
+    user: IntArray
+    user_ids: tuple[str, ...]
+    source: IntArray
+    source_ids: tuple[str, ...]
+    outcome: FloatArray | None = None
+    weight: FloatArray | None = None
+    choice: IntArray | None = None
+    position: IntArray | None = None
+    split: np.ndarray | None = None
+    created_at: np.ndarray | None = None
+    users: pa.Table | None = None
+    format: Format = "text"
+    name: str = "comparisons"
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.chosen)
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @cached_property
+    def decision(self) -> IntArray:
+        """Decision of every row, 0, 1, 2, ... without gaps, (rows,)."""
+        if self.choice is None:
+            return np.arange(len(self), dtype=np.int32)
+        if not len(self):
+            return np.empty(0, dtype=np.int32)
+        return np.cumsum(np.diff(self.choice, prepend=self.choice[0]) != 0, dtype=np.int32)
+
+    @cached_property
+    def first_row(self) -> IntArray:
+        """First row of every decision, (decisions,): where its user, source and weight stand."""
+        return np.flatnonzero(np.diff(self.decision, prepend=-1)).astype(np.int32)
+
+    @property
+    def n_decisions(self) -> int:
+        return int(self.decision[-1]) + 1 if len(self) else 0
+
+    def take(self, rows: np.ndarray) -> Comparisons:
+        """Return the table of some rows, in their order; items, users and sources keep their numbers.
+
+        Args:
+            rows: Row indices (rows,) or a boolean mask over rows.
+
+        Raises:
+            DataError: Some rows of a decision are taken and others left.
+        """
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows)
+        if self.choice is not None and len(rows):
+            kept = np.bincount(self.decision[rows], minlength=self.n_decisions)
+            whole = np.bincount(self.decision, minlength=self.n_decisions)
+            torn = np.flatnonzero((kept != 0) & (kept != whole))
+            if len(torn):
+                raise DataError(
+                    f"decision {torn[0]} would be torn: {kept[torn[0]]} of its {whole[torn[0]]} rows were taken",
+                    hint="take whole decisions: `rows = mask[comparisons.decision]`",
+                )
+
+        def at(column: np.ndarray | None) -> np.ndarray | None:
+            return None if column is None else column[rows]
+
+        return replace(
+            self,
+            chosen=self.chosen[rows],
+            rejected=self.rejected[rows],
+            user=self.user[rows],
+            source=self.source[rows],
+            outcome=at(self.outcome),
+            weight=at(self.weight),
+            choice=at(self.choice),
+            position=at(self.position),
+            split=at(self.split),
+            created_at=at(self.created_at),
+        )
+
+    def take_decisions(self, decisions: np.ndarray) -> Comparisons:
+        """Return the rows of the decisions marked in a boolean mask, (decisions,)."""
+        mask: BoolArray = np.asarray(decisions, dtype=np.bool_)
+        return self.take(mask[self.decision])
+
+
+def index_texts(texts: Sequence[str] | pa.Array) -> tuple[IntArray, pa.Array]:
+    """Number distinct texts in order of first appearance.
+
+    Returns:
+        The number of every text, (texts,), and the distinct texts.
+    """
+    array = texts if isinstance(texts, pa.Array) else pa.array(texts, type=pa.large_string())
+    coded = array.dictionary_encode()
+    return coded.indices.to_numpy(zero_copy_only=False).astype(np.int32), coded.dictionary
+
+
+def index_items(prompt: IntArray, response: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Number distinct (prompt, response) pairs in order of first appearance.
+
+    Returns:
+        Item number of every pair, (pairs,), and the prompt and the response number of every item, (items,).
+    """
+    key = prompt.astype(np.int64) * (int(response.max(initial=0)) + 1) + response
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[inverse].astype(np.int32), prompt[first[order]], response[first[order]]
+
+
+def from_columns(
+    *,
+    prompt: Sequence[str],
+    chosen: Sequence[str],
+    rejected: Sequence[str],
+    user: Sequence[str],
+    source: Sequence[str] | None = None,
+    outcome: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    choice: np.ndarray | None = None,
+    position: np.ndarray | None = None,
+    split: np.ndarray | None = None,
+    created_at: np.ndarray | None = None,
+    users: pa.Table | None = None,
+    format: Format = "text",
+    name: str = "comparisons",
+) -> Comparisons:
+    """Build the table from one value per row. `source` defaults to the prompt.
+
+    This trusts its input; `pluralign.comparisons.read` checks it and names the bad rows.
+    """
+    n = len(chosen)
+    prompt_index, prompts = index_texts(prompt)
+    response_index, responses = index_texts(pa.array([*chosen, *rejected], type=pa.large_string()))
+    item, item_prompt, item_response = index_items(
+        np.concatenate([prompt_index, prompt_index]), response_index
+    )
+    user_index, user_ids = index_texts(user)
+    source_index, source_ids = (prompt_index, prompts) if source is None else index_texts(source)
+    return Comparisons(
+        items=Items(prompt=item_prompt, prompts=prompts, response=responses.take(pa.array(item_response))),
+        chosen=item[:n],
+        rejected=item[n:],
+        user=user_index,
+        user_ids=tuple(user_ids.to_pylist()),
+        source=source_index,
+        source_ids=tuple(source_ids.to_pylist()),
+        outcome=None if outcome is None else np.asarray(outcome, dtype=np.float64),
+        weight=None if weight is None else np.asarray(weight, dtype=np.float64),
+        choice=None if choice is None else np.asarray(choice, dtype=np.int32),
+        position=None if position is None else np.asarray(position, dtype=np.int32),
+        split=split,
+        created_at=created_at,
+        users=users,
+        format=format,
+        name=name,
+    )
+
+
+def from_attributes(
+    *,
+    attributes: np.ndarray,
+    attribute_names: Sequence[str],
+    chosen: np.ndarray,
+    rejected: np.ndarray,
+    user: Sequence[str],
+    source: Sequence[str] | None = None,
+    outcome: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    choice: np.ndarray | None = None,
+    position: np.ndarray | None = None,
+    created_at: np.ndarray | None = None,
+    users: pa.Table | None = None,
+    labels: Sequence[str] | None = None,
+    name: str = "comparisons",
+) -> Comparisons:
+    """Build the table of numeric items: attribute vectors (items, attributes) and the rows that compare them.
+
+    `source` defaults to the decision, so that the rows of one choice stay together.
+    """
+    n_items = len(attributes)
+    user_index, user_ids = index_texts(user)
+    if source is None:
+        steps = (
+            np.arange(len(chosen)) if choice is None else np.cumsum(np.diff(choice, prepend=choice[0]) != 0)
+        )
+        source = [f"decision {i}" for i in steps]
+    source_index, source_ids = index_texts(source)
+    names = [f"item {i}" for i in range(n_items)] if labels is None else list(labels)
+    return Comparisons(
+        items=Items(
+            prompt=np.zeros(n_items, dtype=np.int32),
+            prompts=pa.array([""], type=pa.large_string()),
+            response=pa.array(names, type=pa.large_string()),
+            attributes=np.asarray(attributes, dtype=np.float64),
+            attribute_names=tuple(attribute_names),
+        ),
+        chosen=np.asarray(chosen, dtype=np.int32),
+        rejected=np.asarray(rejected, dtype=np.int32),
+        user=user_index,
+        user_ids=tuple(user_ids.to_pylist()),
+        source=source_index,
+        source_ids=tuple(source_ids.to_pylist()),
+        outcome=None if outcome is None else np.asarray(outcome, dtype=np.float64),
+        weight=None if weight is None else np.asarray(weight, dtype=np.float64),
+        choice=None if choice is None else np.asarray(choice, dtype=np.int32),
+        position=None if position is None else np.asarray(position, dtype=np.int32),
+        created_at=created_at,
+        users=users,
+        format="numeric",
+        name=name,
+    )

@@ -1,0 +1,1 @@
+"""Estimation: from comparisons and features to a fitted rung of the ladder."""

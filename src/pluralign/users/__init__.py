@@ -1,0 +1,6 @@
+"""User models: the rungs of the ladder once fitted."""
+
+from pluralign.users.heads import Clusters, Pooled
+from pluralign.users.model import UNKNOWN, UserModel, predictions_from
+
+__all__ = ["UNKNOWN", "Clusters", "Pooled", "UserModel", "predictions_from"]

@@ -207,9 +207,7 @@ def from_columns(
     n = len(chosen)
     prompt_index, prompts = index_texts(prompt)
     response_index, responses = index_texts(pa.array([*chosen, *rejected], type=pa.large_string()))
-    item, item_prompt, item_response = index_items(
-        np.concatenate([prompt_index, prompt_index]), response_index
-    )
+    item, item_prompt, item_response = index_items(np.concatenate([prompt_index, prompt_index]), response_index)
     user_index, user_ids = index_texts(user)
     source_index, source_ids = (prompt_index, prompts) if source is None else index_texts(source)
     return Comparisons(
@@ -256,9 +254,7 @@ def from_attributes(
     n_items = len(attributes)
     user_index, user_ids = index_texts(user)
     if source is None:
-        steps = (
-            np.arange(len(chosen)) if choice is None else np.cumsum(np.diff(choice, prepend=choice[0]) != 0)
-        )
+        steps = np.arange(len(chosen)) if choice is None else np.cumsum(np.diff(choice, prepend=choice[0]) != 0)
         source = [f"decision {i}" for i in steps]
     source_index, source_ids = index_texts(source)
     names = [f"item {i}" for i in range(n_items)] if labels is None else list(labels)

@@ -45,16 +45,16 @@ class Design:
     @classmethod
     def of(cls, comparisons: Comparisons, features: Float[Tensor, "items dim"]) -> Design:
         """Join a table and the feature matrix of its items (the same for every subset of the rows)."""
-        like = {"dtype": features.dtype, "device": features.device}
+        dtype, device = features.dtype, features.device
         first = comparisons.first_row
 
         def index(column: np.ndarray) -> Tensor:
-            return torch.as_tensor(column, dtype=torch.int64, device=features.device)
+            return torch.as_tensor(column, dtype=torch.int64, device=device)
 
         def values(column: np.ndarray | None, default: float, rows: np.ndarray | slice) -> Tensor:
             if column is None:
-                return torch.full((len(comparisons.chosen[rows]),), default, **like)
-            return torch.as_tensor(column[rows], **like)
+                return torch.full((len(comparisons.chosen[rows]),), default, dtype=dtype, device=device)
+            return torch.as_tensor(column[rows], dtype=dtype, device=device)
 
         return cls(
             features=features,

@@ -2,7 +2,8 @@
 
 Every head k maximises
 
-    sum_decisions weight[decision] group_weight[group[decision], k] log P(decision | theta_k) - ridge_k / 2 |theta_k - center_k|^2
+    sum_decisions weight[decision] group_weight[group[decision], k] log P(decision | theta_k)
+        - ridge_k / 2 |theta_k - center_k|^2
 
 so that cross-validation folds, cluster memberships and ridge candidates are all heads of one problem, and one pass
 over the features serves them all.
@@ -101,6 +102,4 @@ def fit_heads(
 
     optimizer.step(closure)
     _, gradient, log_prob = value_and_gradient(theta)
-    return HeadsFit(
-        theta=theta, log_prob=log_prob, passes=passes, converged=gradient.abs().amax(1) <= tolerance
-    )
+    return HeadsFit(theta=theta, log_prob=log_prob, passes=passes, converged=gradient.abs().amax(1) <= tolerance)

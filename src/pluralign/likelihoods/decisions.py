@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -48,9 +47,7 @@ class Likelihood(Protocol):
     Every method takes margins of any number of heads at once, (rows, heads).
     """
 
-    def log_prob(
-        self, margin: Float[Tensor, "rows heads"], decisions: Decisions
-    ) -> Float[Tensor, "decisions heads"]:
+    def log_prob(self, margin: Float[Tensor, "rows heads"], decisions: Decisions) -> Float[Tensor, "decisions heads"]:
         """Log-probability of what was decided, in nats."""
 
     def slope(self, margin: Float[Tensor, "rows heads"], decisions: Decisions) -> Float[Tensor, "rows heads"]:

@@ -21,9 +21,7 @@ from pluralign.likelihoods.decisions import Decisions
 class Logit:
     """Bradley-Terry where a decision is one row, multinomial logit where it is several."""
 
-    def log_prob(
-        self, margin: Float[Tensor, "rows heads"], decisions: Decisions
-    ) -> Float[Tensor, "decisions heads"]:
+    def log_prob(self, margin: Float[Tensor, "rows heads"], decisions: Decisions) -> Float[Tensor, "decisions heads"]:
         if decisions.pairwise:
             # y log s(m) + (1 - y) log s(-m), with log s(-m) = log s(m) - m.
             return logsigmoid(margin) - (1 - decisions.outcome)[:, None] * margin
@@ -50,17 +48,13 @@ class Logit:
             return torch.sigmoid(margin), torch.sigmoid(-margin)
         return (-self._log_total(margin, decisions)).exp(), self._others(margin, decisions)
 
-    def _log_total(
-        self, margin: Float[Tensor, "rows heads"], decisions: Decisions
-    ) -> Float[Tensor, "decisions heads"]:
+    def _log_total(self, margin: Float[Tensor, "rows heads"], decisions: Decisions) -> Float[Tensor, "decisions heads"]:
         """log(1 + sum_j exp(-m_j)) of every decision, without overflow."""
         index = decisions.index[:, None].expand_as(margin)
         top = margin.new_zeros((decisions.count, margin.shape[1]))  # the chosen item itself has margin 0
         top = top.scatter_reduce(0, index, -margin, "amax")
         return top + torch.log((-top).exp() + decisions.sum((-margin - top[decisions.index]).exp()))
 
-    def _others(
-        self, margin: Float[Tensor, "rows heads"], decisions: Decisions
-    ) -> Float[Tensor, "rows heads"]:
+    def _others(self, margin: Float[Tensor, "rows heads"], decisions: Decisions) -> Float[Tensor, "rows heads"]:
         """Probability of each row's second item."""
         return (-margin - self._log_total(margin, decisions)[decisions.index]).exp()

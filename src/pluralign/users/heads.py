@@ -84,9 +84,7 @@ class Clusters:
     def predict(self, design: Design, user: Int[Tensor, " decisions"] | None = None) -> Predictions:
         member = self._of(design.user if user is None else user)
         chosen, other = Logit().choice_probabilities(design.margins(self.theta), design.decisions)
-        return predictions_from(
-            design, (chosen * member).sum(1), (other * member[design.decisions.index]).sum(1)
-        )
+        return predictions_from(design, (chosen * member).sum(1), (other * member[design.decisions.index]).sum(1))
 
     def reward(
         self, features: Float[Tensor, "items dim"], user: Int[Tensor, " items"]

@@ -51,9 +51,7 @@ class UserModel(Protocol):
         """Mean and standard deviation of each item's reward for the user beside it (`UNKNOWN` allowed)."""
 
 
-def predictions_from(
-    design: Design, chosen: Float[Tensor, " decisions"], other: Float[Tensor, " rows"]
-) -> Predictions:
+def predictions_from(design: Design, chosen: Float[Tensor, " decisions"], other: Float[Tensor, " rows"]) -> Predictions:
     """Collect probabilities of the chosen item (per decision) and of the others (per row) into `Predictions`."""
     best = torch.full_like(chosen, -1.0).scatter_reduce(0, design.decisions.index, other, "amax")
     first = torch.zeros_like(design.user).scatter_reduce(

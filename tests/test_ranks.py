@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 RANKS = [
-    ["errors", "types"],
+    ["errors", "types", "files"],
     ["comparisons", "likelihoods"],
     ["datasets", "features", "evaluation"],
     ["users"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pluralign.comparisons import Comparisons
@@ -101,3 +101,21 @@ class Design:
     def with_features(self, features: Float[Tensor, "items width"]) -> Design:
         """The same rows on other features of the same items (a projection, say)."""
         return replace(self, features=features)
+
+    def take(self, keep: Bool[Tensor, " decisions"]) -> Design:
+        """The decisions marked in a mask; items and users keep their numbers."""
+        rows = keep[self.decisions.index]
+        number = keep.cumsum(0) - 1
+        return replace(
+            self,
+            chosen=self.chosen[rows],
+            rejected=self.rejected[rows],
+            decisions=Decisions(
+                index=number[self.decisions.index[rows]],
+                outcome=self.decisions.outcome[rows],
+                position=self.decisions.position[rows],
+            ),
+            user=self.user[keep],
+            weight=self.weight[keep],
+            source=self.source[keep],
+        )

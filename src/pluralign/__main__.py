@@ -1,0 +1,5 @@
+"""`python -m pluralign`."""
+
+from pluralign.cli import main
+
+main()

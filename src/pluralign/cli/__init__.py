@@ -1,0 +1,20 @@
+"""The command line. Importing it costs nothing but typer; every command imports what it needs when it runs."""
+
+import sys
+
+
+def main() -> None:
+    """Run `pluralign`. Errors raised on purpose are printed without a traceback, exit code 2; Ctrl-C is 130."""
+    from pluralign.cli.app import app
+    from pluralign.errors import PluralignError
+
+    try:
+        app()
+    except PluralignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on from what is cached", file=sys.stderr)
+        sys.exit(130)

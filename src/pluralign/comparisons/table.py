@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pluralign.errors import DataError
 from pluralign.types import BoolArray, FloatArray, IntArray
 
 Format = Literal["text", "chat", "numeric"]
+Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -158,15 +159,26 @@ class Comparisons:
         return self.take(mask[self.decision])
 
 
-def index_texts(texts: Sequence[str] | pa.Array) -> tuple[IntArray, pa.Array]:
+def chunks_of(texts: Texts) -> list[pa.Array]:
+    """Arrow arrays of one type that hold the texts in order."""
+    if isinstance(texts, pa.ChunkedArray):
+        return texts.cast(pa.large_string()).chunks
+    if isinstance(texts, pa.Array):
+        return [texts.cast(pa.large_string())]
+    return [pa.array(texts, type=pa.large_string())]
+
+
+def index_texts(texts: Texts) -> tuple[IntArray, pa.Array]:
     """Number distinct texts in order of first appearance.
 
     Returns:
         The number of every text, (texts,), and the distinct texts.
     """
-    array = texts if isinstance(texts, pa.Array) else pa.array(texts, type=pa.large_string())
-    coded = array.dictionary_encode()
-    return coded.indices.to_numpy(zero_copy_only=False).astype(np.int32), coded.dictionary
+    coded = pa.chunked_array(chunks_of(texts), type=pa.large_string()).dictionary_encode().unify_dictionaries()
+    if not coded.num_chunks:
+        return np.empty(0, dtype=np.int32), pa.array([], type=pa.large_string())
+    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in coded.chunks]
+    return np.concatenate(indices).astype(np.int32), coded.chunk(0).dictionary
 
 
 def index_items(prompt: IntArray, response: IntArray) -> tuple[IntArray, IntArray, IntArray]:
@@ -175,21 +187,51 @@ def index_items(prompt: IntArray, response: IntArray) -> tuple[IntArray, IntArra
     Returns:
         Item number of every pair, (pairs,), and the prompt and the response number of every item, (items,).
     """
-    key = prompt.astype(np.int64) * (int(response.max(initial=0)) + 1) + response
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[inverse].astype(np.int32), prompt[first[order]], response[first[order]]
+    width = int(response.max(initial=0)) + 1
+    coded = pa.array(prompt.astype(np.int64) * width + response).dictionary_encode()
+    keys = coded.dictionary.to_numpy()
+    item = coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    return item, (keys // width).astype(np.int32), (keys % width).astype(np.int32)
+
+
+def index_pairs(first: IntArray, second: IntArray) -> IntArray:
+    """Number distinct unordered pairs in order of first appearance: (a, b) and (b, a) have one number, (pairs,)."""
+    return index_items(np.minimum(first, second), np.maximum(first, second))[0]
+
+
+def default_source(
+    prompt: IntArray, prompts: pa.Array, chosen: IntArray, rejected: IntArray, choice: IntArray | None
+) -> tuple[IntArray, tuple[str, ...]]:
+    """What a row was drawn from, where the data do not say: its prompt.
+
+    Rows without a prompt that compare the same two items, in either order, are siblings; those of a choice among
+    more than two are siblings of one another.
+
+    Returns:
+        Source of every row, (rows,), and the sources' names.
+    """
+    texts = prompts.to_pylist()
+    blank = np.array([text == "" for text in texts], dtype=np.bool_)[prompt]
+    if not blank.any():
+        return prompt, tuple(texts)
+    pair = index_pairs(chosen, rejected)
+    own = len(texts) + pair
+    if choice is not None and len(choice):
+        decision = np.cumsum(np.diff(choice, prepend=choice[0]) != 0)
+        several = np.bincount(decision)[decision] > 1
+        own = np.where(several, len(texts) + int(pair.max()) + 1 + decision, own)
+    used, first, source = np.unique(np.where(blank, own, prompt), return_index=True, return_inverse=True)
+    names = [texts[key] if key < len(texts) else f"row {row}" for key, row in zip(used, first, strict=True)]
+    return source.astype(np.int32), tuple(names)
 
 
 def from_columns(
     *,
-    prompt: Sequence[str],
-    chosen: Sequence[str],
-    rejected: Sequence[str],
-    user: Sequence[str],
-    source: Sequence[str] | None = None,
+    prompt: Texts,
+    chosen: Texts,
+    rejected: Texts,
+    user: Texts,
+    source: Texts | None = None,
     outcome: np.ndarray | None = None,
     weight: np.ndarray | None = None,
     choice: np.ndarray | None = None,
@@ -200,16 +242,22 @@ def from_columns(
     format: Format = "text",
     name: str = "comparisons",
 ) -> Comparisons:
-    """Build the table from one value per row. `source` defaults to the prompt.
+    """Build the table from one value per row.
+
+    `source` defaults to the prompt; rows without a prompt are siblings where they compare the same two responses.
 
     This trusts its input; `pluralign.comparisons.read` checks it and names the bad rows.
     """
     n = len(chosen)
     prompt_index, prompts = index_texts(prompt)
-    response_index, responses = index_texts(pa.array([*chosen, *rejected], type=pa.large_string()))
+    response_index, responses = index_texts(pa.chunked_array(chunks_of(chosen) + chunks_of(rejected)))
     item, item_prompt, item_response = index_items(np.concatenate([prompt_index, prompt_index]), response_index)
     user_index, user_ids = index_texts(user)
-    source_index, source_ids = (prompt_index, prompts) if source is None else index_texts(source)
+    if source is None:
+        source_index, source_ids = default_source(prompt_index, prompts, item[:n], item[n:], choice)
+    else:
+        source_index, source_names = index_texts(source)
+        source_ids = tuple(source_names.to_pylist())
     return Comparisons(
         items=Items(prompt=item_prompt, prompts=prompts, response=responses.take(pa.array(item_response))),
         chosen=item[:n],
@@ -217,7 +265,7 @@ def from_columns(
         user=user_index,
         user_ids=tuple(user_ids.to_pylist()),
         source=source_index,
-        source_ids=tuple(source_ids.to_pylist()),
+        source_ids=source_ids,
         outcome=None if outcome is None else np.asarray(outcome, dtype=np.float64),
         weight=None if weight is None else np.asarray(weight, dtype=np.float64),
         choice=None if choice is None else np.asarray(choice, dtype=np.int32),

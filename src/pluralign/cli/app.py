@@ -1,0 +1,268 @@
+"""The commands of `pluralign`, their flags and their help. What they do stands in `commands.py`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="pluralign",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Learn from preference data in which people disagree: test it, model it, evaluate it honestly.",
+    epilog="DATA is everywhere the same: `simulated`, the name of a data set (`pluralign datasets` lists them), a file "
+    "(.jsonl, .csv, .parquet) or folder of rows with prompt, chosen, rejected and user, or `hf:organisation/name`.",
+)
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="`simulated`, a data set's name, a file, or `hf:org/name`.")]
+DataPath = Annotated[
+    Path | None, typer.Option("--path", help="Local folder of a named data set; without it, its public source.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", help="A column under another name, `ours=theirs`, as in `--column user=worker`. Repeatable."
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", help="An option of the data set's loader, `name=value`; `pluralign datasets NAME` lists them."
+    ),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with the settings below by name; flags win over it.")
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Features: `auto`, `attributes`, `tfidf`, `style`, `hf:MODEL`, `st:MODEL` (a hub id or a local folder) or "
+        "`array:FILE.npy`."
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Feature cache; default OUT/cache. Share it between studies of one data set."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Where all randomness begins.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Device = Annotated[str, typer.Option("--device", help="Where encoders and fits run: cpu, cuda, cuda:1.")]
+
+
+@app.command(rich_help_panel="The main job")
+def study(
+    data: Data,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    out: Out = None,
+    config: Config = None,
+    encoder: Encoder = None,
+    cache: Cache = None,
+    device: Device = "cpu",
+    rungs: Annotated[str | None, typer.Option(help="Rungs to fit, comma-separated; default all.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of splits; every figure is over all of them.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Hold out by `source` (siblings together), `item` (test items never seen) or `last` (each user's)."
+        ),
+    ] = None,
+    test: Annotated[float | None, typer.Option(help="Share held out.")] = None,
+    unseen: Annotated[float | None, typer.Option(help="Share of users kept out of training.")] = None,
+    max_clusters: Annotated[int | None, typer.Option(help="Largest number of clusters tried.")] = None,
+    starts: Annotated[int | None, typer.Option(help="Restarts of the clusters' EM.")] = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Should you personalise? Fit the whole ladder, evaluate it on held-out rows, and say what to train.
+
+    Writes `results.json`, the fitted models and the settings to OUT. A run that was stopped goes on from there.
+
+    \b
+      pluralign study simulated --out studies/simulated
+      pluralign study jester --path data/jester5k --out studies/jester
+      pluralign study rows.jsonl --column user=annotator --encoder st:MODEL
+    """
+    from pluralign.cli import commands
+
+    flags = {
+        "encoder": encoder,
+        "rungs": None if rungs is None else rungs.split(","),
+        "seeds": seeds,
+        "split": split,
+        "test": test,
+        "unseen": unseen,
+        "max_clusters": max_clusters,
+        "starts": starts,
+        "seed": seed,
+    }
+    commands.study(
+        commands.Source(data, path, column, option), out, config, flags, cache=cache, device=device, json=json
+    )
+
+
+@app.command(rich_help_panel="Steps")
+def encode(
+    data: Data,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    encoder: Encoder = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Feature cache.")] = Path("cache"),
+    device: Device = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Texts per batch.")] = 32,
+    json: Json = False,
+) -> None:
+    """Run a frozen encoder once over the distinct items and cache the features.
+
+    A run that was killed goes on where it stopped. Several processes share the work under `torchrun`.
+    """
+    from pluralign.cli import commands
+
+    source = commands.Source(data, path, column, option)
+    commands.encode(source, encoder or "auto", cache, device=device, batch_size=batch_size, json=json)
+
+
+@app.command(rich_help_panel="Steps")
+def fit(
+    data: Data,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    users: Annotated[
+        str, typer.Option(help="User model: `pooled`, `reliability`, `cluster`, `basis` or `individual`.")
+    ] = "pooled",
+    clusters: Annotated[
+        int | None, typer.Option(help="Clusters; chosen by cross-validation when not given.")
+    ] = None,
+    soft: Annotated[bool, typer.Option("--soft", help="Latent classes (soft EM) instead of hard assignment.")] = False,
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of `basis`; chosen by cross-validation when not given.")
+    ] = None,
+    ridge: Annotated[
+        float | None,
+        typer.Option(
+            help="Ridge of the shared reward and of the clusters' (precision of a Gaussian prior). Default: 0, maximum "
+            "likelihood, for numeric attributes; chosen by cross-validation for text."
+        ),
+    ] = None,
+    starts: Annotated[int, typer.Option(help="Restarts of EM.")] = 20,
+    encoder: Encoder = None,
+    cache: Cache = None,
+    device: Device = "cpu",
+    out: Out = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Fit one user model to all rows and save it.
+
+    pluralign fit swiss --path data/swiss_route_choice --users cluster --clusters 2 --soft --json
+    """
+    from pluralign.cli import commands
+
+    commands.fit(
+        commands.Source(data, path, column, option),
+        commands.FitSettings(
+            users=users, clusters=clusters, soft=soft, rank=rank, ridge=ridge, starts=starts, seed=seed or 0
+        ),
+        encoder or "auto",
+        cache,
+        out,
+        device=device,
+        json=json,
+    )
+
+
+@app.command(rich_help_panel="Steps")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder that `fit` or `study` wrote.")],
+    data: Data,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    pooled: Annotated[
+        Path | None, typer.Option(help="Folder of a pooled model, for the paired difference to it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Score a saved model on other rows: accuracy, log-probability and calibration, beside what an unknown user gets."""
+    from pluralign.cli import commands
+
+    commands.evaluate(model, commands.Source(data, path, column, option), pooled, json=json)
+
+
+@app.command(rich_help_panel="Steps")
+def adapt(
+    model: Annotated[Path, typer.Argument(help="Folder that `fit` or `study` wrote.")],
+    data: Data,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Place new users from their own comparisons, without refitting what is shared, and save the model with them."""
+    from pluralign.cli import commands
+
+    commands.adapt(model, commands.Source(data, path, column, option), out, json=json)
+
+
+@app.command(rich_help_panel="Data")
+def simulate(
+    out: Annotated[Path, typer.Argument(help="File (.jsonl, .parquet) to write.")],
+    kind: Annotated[
+        str,
+        typer.Option(help="How users differ: `clusters`, `basis`, `individual`, `reliability` or `null` (not at all)."),
+    ] = "clusters",
+    n_users: Annotated[int, typer.Option("--users", help="Users.")] = 120,
+    comparisons_per_user: Annotated[int, typer.Option("--comparisons", help="Comparisons of each user.")] = 60,
+    n_clusters: Annotated[int, typer.Option("--clusters", help="Planted clusters.")] = 3,
+    noise: Annotated[float, typer.Option(help="Share of answers replaced by their opposite.")] = 0.1,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Write a population whose truth is known, on texts made here, and the truth beside it (OUT.truth.json)."""
+    from pluralign.cli import commands
+
+    commands.simulate(
+        out,
+        kind=kind,
+        n_users=n_users,
+        comparisons_per_user=comparisons_per_user,
+        n_clusters=n_clusters,
+        noise=noise,
+        seed=seed or 0,
+        json=json,
+    )
+
+
+@app.command(rich_help_panel="Data")
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="One data set, with the options of its loader.")] = None,
+    json: Json = False,
+) -> None:
+    """List the data sets that have a loader."""
+    from pluralign.cli import commands
+
+    commands.datasets(name, json=json)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from pluralign import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,287 @@
+"""Users side by side: the rows of users of similar size, padded to one width, and Newton for all of them at once.
+
+For user u with rows D_u (rows, dim) and a Gaussian prior, the posterior mode of the user's coefficients is found
+
+- `solve_primal`: in the coefficients w, with margins base + Z w and prior N(0, precision^-1): a rank x rank system;
+- `solve_dual`: in one number per row, o = tau^2 D' alpha, with margins base + tau^2 G alpha, G = D D': a rows x rows
+  system, which is the smaller one where a user has fewer rows than features (Rasmussen and Williams 2006, Algorithm
+  3.1, with their K = tau^2 G and a curvature W that need not be diagonal).
+
+Both give the Laplace evidence log P(y, mode) - log det(...) / 2. The curvature of a decision among several is
+diag(a) - b b'; its root L with L L' = W is diag(sqrt a) (I - c q q') with q = b / sqrt a and c = 1 / (1 + sqrt(1 - |q|^2)).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pluralign.features import Design
+from pluralign.likelihoods import Decisions, Likelihood
+
+BLOCK_FLOATS = 2**22
+MAX_NEWTON = 50
+MAX_HALVINGS = 12
+
+
+class Curvature(NamedTuple):
+    """Negative Hessian W = L L' of the log-likelihood of a block in its margins; a block of decisions each."""
+
+    root: Float[Tensor, " rows"]
+    tilt: Float[Tensor, " rows"] | None  # q sqrt(c); None where W is diagonal
+    decisions: Decisions
+
+    def half(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """L' M."""
+        scaled = self.root[:, None] * rows
+        return scaled if self.tilt is None else self._away(scaled)
+
+    def unhalf(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """L M."""
+        return self.root[:, None] * (rows if self.tilt is None else self._away(rows))
+
+    def times(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """W M."""
+        return self.unhalf(self.half(rows))
+
+    def _away(self, rows: Tensor) -> Tensor:
+        assert self.tilt is not None
+        tilt = self.tilt[:, None]
+        return rows - tilt * self.decisions.sum(tilt * rows)[self.decisions.index]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UserBlock:
+    """Users of similar size.
+
+    Attributes:
+        user: Their numbers, (block,).
+        rows: Their rows in the design, user by user, (rows,).
+        owner: Place in the block of every row's user, (rows,).
+        slot: Place of every row in the padded (block x width), (rows,).
+        width: Rows of the largest user.
+        decisions: Decisions of these rows.
+        weight: Weight of every decision, (decisions,).
+        decision_owner: Place in the block of every decision's user, (decisions,).
+    """
+
+    user: Int[Tensor, " block"]
+    rows: Int[Tensor, " rows"]
+    owner: Int[Tensor, " rows"]
+    slot: Int[Tensor, " rows"]
+    width: int
+    decisions: Decisions
+    weight: Float[Tensor, " decisions"]
+    decision_owner: Int[Tensor, " decisions"]
+
+    @property
+    def count(self) -> int:
+        return self.user.numel()
+
+    @property
+    def _full(self) -> bool:
+        return self.slot.numel() == self.count * self.width
+
+    def pad(self, rows: Float[Tensor, "rows *width"]) -> Float[Tensor, "block slots *width"]:
+        """Rows to users side by side; absent rows are 0."""
+        shape = (self.count, self.width, *rows.shape[1:])
+        if self._full:
+            return rows.reshape(shape)
+        return rows.new_zeros((self.count * self.width, *rows.shape[1:])).index_copy(0, self.slot, rows).view(shape)
+
+    def flat(self, padded: Float[Tensor, "block slots *width"]) -> Float[Tensor, "rows *width"]:
+        """The reverse of `pad`."""
+        flat = padded.flatten(0, 1)
+        return flat if self._full else flat[self.slot]
+
+    def total(self, per_row: Float[Tensor, "rows *width"]) -> Float[Tensor, "block *width"]:
+        """Sum rows by user."""
+        return per_row.new_zeros((self.count, *per_row.shape[1:])).index_add_(0, self.owner, per_row)
+
+    def log_prob(self, margin: Float[Tensor, " rows"], likelihood: Likelihood) -> Float[Tensor, " block"]:
+        """Weighted log-likelihood of every user, in nats."""
+        each = self.weight * likelihood.log_prob(margin[:, None], self.decisions)[:, 0]
+        return each.new_zeros(self.count).index_add_(0, self.decision_owner, each)
+
+    def slope(self, margin: Float[Tensor, " rows"], likelihood: Likelihood) -> Float[Tensor, " rows"]:
+        """Derivative of `log_prob` with respect to every margin."""
+        return likelihood.slope(margin[:, None], self.decisions)[:, 0] * self.weight[self.decisions.index]
+
+    def curvature(self, margin: Float[Tensor, " rows"], likelihood: Likelihood) -> Curvature:
+        """Negative second derivative of `log_prob` in the margins."""
+        a, b = likelihood.curvature(margin[:, None], self.decisions)
+        root_weight = self.weight[self.decisions.index].sqrt()
+        root = a[:, 0].sqrt() * root_weight
+        if b is None:
+            return Curvature(root, None, self.decisions)
+        q = b[:, 0] / a[:, 0].sqrt().clamp(min=torch.finfo(a.dtype).tiny ** 0.5)
+        left = (1 - self.decisions.sum(q**2)).clamp(min=0)
+        c = 1 / (1 + left.sqrt())
+        return Curvature(root, q * c.sqrt()[self.decisions.index], self.decisions)
+
+
+def user_blocks(
+    design: Design,
+    floats_per_user: Callable[[int], int],
+    users: Int[Tensor, " some"] | None = None,
+    block_floats: int = BLOCK_FLOATS,
+) -> list[UserBlock]:
+    """Sort users by size and cut them into blocks that waste at most a fifth on padding.
+
+    Args:
+        design: Rows; users without a row are in no block.
+        floats_per_user: Memory that a user of so many rows takes in the work to be done.
+        users: Only these; None means all.
+        block_floats: Memory of a block, in floats.
+    """
+    decisions = design.decisions
+    row_user = design.user[decisions.index]
+    order = torch.argsort(row_user, stable=True)  # keeps the rows of a decision together
+    size = torch.bincount(row_user, minlength=design.n_users)
+    start = size.cumsum(0) - size
+    present = size.nonzero()[:, 0] if users is None else users[size[users] > 0]
+    present = present[torch.argsort(size[present], stable=True)]
+    level = (size[present].double().log() / torch.tensor(1.2).double().log()).ceil()
+    blocks = []
+    for group in present.split(torch.unique_consecutive(level, return_counts=True)[1].tolist()):
+        step = max(1, block_floats // max(1, floats_per_user(int(size[group[-1]]))))
+        blocks += [_block(design, some, size[some], start[some], order) for some in group.split(step)]
+    return blocks
+
+
+def _block(design: Design, user: Tensor, size: Tensor, start: Tensor, order: Tensor) -> UserBlock:
+    width = int(size.max())
+    owner = torch.repeat_interleave(size)
+    place = torch.arange(len(owner), device=owner.device) - (size.cumsum(0) - size)[owner]
+    rows = order[start[owner] + place]
+    whole = design.decisions
+    index = whole.index[rows]
+    new = torch.ones_like(index, dtype=torch.bool)
+    new[1:] = index[1:] != index[:-1]
+    return UserBlock(
+        user=user,
+        rows=rows,
+        owner=owner,
+        slot=owner * width + place,
+        width=width,
+        decisions=Decisions(index=new.cumsum(0) - 1, outcome=whole.outcome[rows], position=whole.position[rows]),
+        weight=design.weight[index[new]],
+        decision_owner=owner[new],
+    )
+
+
+class Primal(NamedTuple):
+    """Posterior modes in the coefficients."""
+
+    mode: Float[Tensor, "block rank"]
+    factor: Float[Tensor, "block rank rank"]  # Cholesky factor of the posterior precision
+    margin: Float[Tensor, " rows"]
+    evidence: Float[Tensor, " block"]
+
+    def covariance(self) -> Float[Tensor, "block rank rank"]:
+        return torch.cholesky_inverse(self.factor)
+
+
+def solve_primal(
+    block: UserBlock,
+    rows: Float[Tensor, "rows rank"],
+    base: Float[Tensor, " rows"],
+    precision: Float[Tensor, " rank"],
+    start: Float[Tensor, "block rank"],
+    likelihood: Likelihood,
+) -> Primal:
+    """Maximise, for every user, log P(y | base + rows w) - w' diag(precision) w / 2."""
+
+    def margin_of(w: Tensor) -> Tensor:
+        return base + (rows * w[block.owner]).sum(1)
+
+    def value_of(w: Tensor, margin: Tensor) -> Tensor:
+        return block.log_prob(margin, likelihood) - (precision * w**2).sum(1) / 2
+
+    def step_of(w: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        half = block.pad(block.curvature(margin, likelihood).half(rows))
+        factor = torch.linalg.cholesky(half.mT @ half + precision.diag())
+        gradient = block.total(block.slope(margin, likelihood)[:, None] * rows) - precision * w
+        step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+        return step, (step * gradient).sum(1), factor
+
+    w, margin, value, factor = _newton(start, margin_of, value_of, step_of)
+    evidence = value + precision.log().sum() / 2 - factor.diagonal(dim1=1, dim2=2).log().sum(1)
+    return Primal(w, factor, margin, evidence)
+
+
+class Dual(NamedTuple):
+    """Posterior modes in one number per row: the offset is tau^2 D' alpha."""
+
+    alpha: Float[Tensor, "block slots"]
+    factor: Float[Tensor, "block slots slots"]  # Cholesky factor of I + tau^2 L' G L
+    margin: Float[Tensor, " rows"]
+    evidence: Float[Tensor, " block"]
+
+
+def solve_dual(
+    block: UserBlock,
+    gram: Float[Tensor, "block slots slots"],
+    base: Float[Tensor, " rows"],
+    tau: float,
+    start: Float[Tensor, "block slots"],
+    likelihood: Likelihood,
+) -> Dual:
+    """Maximise, for every user, log P(y | base + tau^2 G alpha) - tau^2 alpha' G alpha / 2."""
+    eye = torch.eye(block.width, dtype=gram.dtype, device=gram.device)
+
+    def spread(alpha: Tensor) -> Tensor:
+        return tau**2 * (gram @ alpha[..., None])[..., 0]
+
+    def margin_of(alpha: Tensor) -> Tensor:
+        return base + block.flat(spread(alpha))
+
+    def value_of(alpha: Tensor, margin: Tensor) -> Tensor:
+        return block.log_prob(margin, likelihood) - (alpha * block.pad(margin - base)).sum(1) / 2
+
+    def step_of(alpha: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        curvature, slope = block.curvature(margin, likelihood), block.slope(margin, likelihood)
+        if curvature.tilt is None:
+            root = block.pad(curvature.root)
+            inner = gram * root[:, :, None] * root[:, None, :]
+        else:
+            once = block.pad(curvature.half(block.flat(gram)))
+            inner = block.pad(curvature.half(block.flat(once.mT.contiguous())))
+        factor = torch.linalg.cholesky(inner.mul_(tau**2).add_(eye))
+        target = slope[:, None] + curvature.times((margin - base)[:, None])
+        pulled = curvature.half(block.flat(spread(block.pad(target[:, 0])))[:, None])
+        solved = torch.cholesky_solve(block.pad(pulled), factor)
+        step = block.pad((target - curvature.unhalf(block.flat(solved)))[:, 0]) - alpha
+        return step, (spread(step) * (block.pad(slope) - alpha)).sum(1), factor
+
+    alpha, margin, value, factor = _newton(start, margin_of, value_of, step_of)
+    return Dual(alpha, factor, margin, value - factor.diagonal(dim1=1, dim2=2).log().sum(1))
+
+
+def _newton(start: Tensor, margin_of: Any, value_of: Any, step_of: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Damped Newton for every user at once: a user whose value would fall takes half the step.
+
+    Stops when no user stands to gain more than a rounding error; the factor returned belongs to the point returned.
+    """
+    tolerance = 1e-12 if start.dtype == torch.float64 else 1e-5  # nats
+    at, margin = start, margin_of(start)
+    value = value_of(at, margin)
+    step, decrement, factor = step_of(at, margin)
+    for _ in range(MAX_NEWTON):
+        if not (decrement > tolerance * (1 + value.abs())).any():
+            break
+        size = torch.ones_like(value)
+        for _ in range(MAX_HALVINGS):
+            there = at + size[:, None] * step
+            there_margin = margin_of(there)
+            there_value = value_of(there, there_margin)
+            worse = there_value < value - tolerance * (1 + value.abs())
+            if not worse.any():
+                break
+            size = torch.where(worse, size / 2, size)
+        at, margin, value = there, there_margin, there_value
+        step, decrement, factor = step_of(at, margin)
+    return at, margin, value, factor

@@ -1,13 +1,14 @@
 """The design of a linear fit: a feature matrix over items, and the rows that compare them.
 
 A reward is theta . phi(item), so the margin of a row is s[chosen] - s[rejected] with s = X theta: every item is scored
-once per head and the difference of features is never stored. The gradient goes the same way back: residuals of the rows
-are added up by item and multiplied by X once.
+once per head and the difference of features is not formed. The gradient goes the same way back: residuals of the rows
+are added up by item and multiplied by X once. Only where the rows are far fewer than the items they touch (every pair
+about two fresh texts, say) is it cheaper to form the differences once, and `compact` does.
 """
 
-from __future__ import annotations
-
+import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class Design:
     n_users: int
 
     @classmethod
-    def of(cls, comparisons: Comparisons, features: Float[Tensor, "items dim"]) -> Design:
+    def of(cls, comparisons: Comparisons, features: Float[Tensor, "items dim"]) -> "Design":
         """Join a table and the feature matrix of its items (the same for every subset of the rows)."""
         dtype, device = features.dtype, features.device
         first = comparisons.first_row
@@ -86,23 +87,24 @@ class Design:
     def margins(self, theta: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
         """Margin of every row under every head."""
         score = self.features @ theta.T
-        return score[self.chosen] - score[self.rejected]
+        # index_select, not score[...]: three times faster on rows of more than a few numbers.
+        return score.index_select(0, self.chosen).sub_(score.index_select(0, self.rejected))
 
     def pull(self, slope: Float[Tensor, "rows heads"]) -> Float[Tensor, "heads dim"]:
         """Gradient of the heads from the slopes of the rows: sum_rows slope (phi(chosen) - phi(rejected))."""
-        per_item = slope.new_zeros((self.features.shape[0], slope.shape[1]))
-        per_item.index_add_(0, self.chosen, slope).index_add_(0, self.rejected, slope, alpha=-1)
+        per_item = self._rows_of_item @ slope  # ten times faster than index_add_ at few heads
         return per_item.T @ self.features  # this orientation, not X' P: ten times faster at few heads
 
     def differences(self, rows: Int[Tensor, " some"]) -> Float[Tensor, "some dim"]:
         """Feature differences of some rows; form them in blocks."""
-        return self.features[self.chosen[rows]] - self.features[self.rejected[rows]]
+        chosen, rejected = self.chosen[rows], self.rejected[rows]
+        return self.features.index_select(0, chosen).sub_(self.features.index_select(0, rejected))
 
-    def with_features(self, features: Float[Tensor, "items width"]) -> Design:
+    def with_features(self, features: Float[Tensor, "items width"]) -> "Design":
         """The same rows on other features of the same items (a projection, say)."""
         return replace(self, features=features)
 
-    def take(self, keep: Bool[Tensor, " decisions"]) -> Design:
+    def take(self, keep: Bool[Tensor, " decisions"]) -> "Design":
         """The decisions marked in a mask; items and users keep their numbers."""
         rows = keep[self.decisions.index]
         number = keep.cumsum(0) - 1
@@ -119,3 +121,79 @@ class Design:
             weight=self.weight[keep],
             source=self.source[keep],
         )
+
+    @cached_property
+    def double(self) -> "Design":
+        """The same design in float64, for exact fits in few dimensions."""
+        if self.features.dtype == torch.float64:
+            return self
+        decisions = replace(
+            self.decisions, outcome=self.decisions.outcome.double(), position=self.decisions.position.double()
+        )
+        return replace(self, features=self.features.double(), weight=self.weight.double(), decisions=decisions)
+
+    @cached_property
+    def compact(self) -> "Design":
+        """The same rows on no more items than they need: itself, the items in use, or one item per row.
+
+        It costs about two passes, made once, and at most the memory of `features` over 1.5.
+        """
+        used = torch.zeros(len(self.features), dtype=torch.bool, device=self.features.device)
+        used[self.chosen] = True
+        used[self.rejected] = True
+        n_used = int(used.sum())
+        if len(self.features) <= 1.5 * min(n_used, self.n_rows + 1):
+            return self
+        if n_used <= 1.5 * (self.n_rows + 1):
+            place = used.cumsum(0) - 1
+            return replace(self, features=self.features[used], chosen=place[self.chosen], rejected=place[self.rejected])
+        rows = torch.arange(self.n_rows, device=self.features.device)
+        features = self.features.new_zeros((self.n_rows + 1, self.dim))  # the last item is the origin
+        for block in rows.split(1024):
+            features[block[0] : block[-1] + 1] = self.differences(block)
+        return replace(self, features=features, chosen=rows, rejected=torch.full_like(rows, self.n_rows))
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "dim dim"]:
+        """Mean curvature of a decision at margins of zero, from a fixed sample of 4 dim + 4,096 rows.
+
+        For pairs that is the mean of x x' / 4 over feature differences x; for a choice among k the covariance of the k
+        items, each with probability 1 / k. Every fit on the design shares it as its preconditioner.
+        """
+        index, device = self.decisions.index, self.features.device
+        rows = torch.arange(self.n_rows, device=device)
+        wanted = 4 * self.dim + 4096
+        if self.n_rows > wanted:
+            drawn = torch.randperm(self.n_decisions, generator=torch.Generator().manual_seed(0))
+            kept = torch.zeros(self.n_decisions, dtype=torch.bool, device=device)
+            kept[drawn[: 1 + wanted * self.n_decisions // self.n_rows].to(device)] = True
+            rows = rows[kept[index]]
+        if not len(rows):
+            return self.features.new_zeros((self.dim, self.dim))
+        x, weight, index = self.differences(rows), self.weight[index[rows]], index[rows]
+        if self.decisions.pairwise:
+            return (x * (weight / 4 / weight.sum().clamp(min=1e-12))[:, None]).T @ x
+        _, index, size = torch.unique_consecutive(index, return_inverse=True, return_counts=True)
+        share = 1 / (size + 1).to(x.dtype)
+        first = weight.new_zeros(len(size)).index_copy_(0, index, weight)
+        mean = x.new_zeros((len(size), self.dim)).index_add_(0, index, x) * share[:, None]
+        scale = first / first.sum().clamp(min=1e-12)
+        return (x * (share * scale)[index][:, None]).T @ x - (mean * scale[:, None]).T @ mean
+
+    @cached_property
+    def _rows_of_item(self) -> Tensor:
+        """+1 where an item is a row's first and -1 where its second, sparse, (items, rows)."""
+        item = torch.cat([self.chosen, self.rejected])
+        order = torch.argsort(item, stable=True)
+        count = torch.bincount(item, minlength=len(self.features))
+        sign = torch.ones(2 * self.n_rows, dtype=self.features.dtype, device=item.device)
+        sign[self.n_rows :] = -1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse")  # "in beta state", once in every process
+            return torch.sparse_csr_tensor(
+                torch.cat([count.new_zeros(1), count.cumsum(0)]),
+                order % max(self.n_rows, 1),
+                sign[order],
+                size=(len(self.features), self.n_rows),
+                check_invariants=False,
+            )

@@ -1,6 +1,6 @@
 """P(decision | reward margins)."""
 
-from pluralign.likelihoods.decisions import Decisions, Likelihood
+from pluralign.likelihoods.decisions import Block, Decisions, Likelihood
 from pluralign.likelihoods.logit import Logit
 
-__all__ = ["Decisions", "Likelihood", "Logit"]
+__all__ = ["Block", "Decisions", "Likelihood", "Logit"]

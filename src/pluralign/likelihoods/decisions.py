@@ -1,13 +1,21 @@
 """What was decided, as a likelihood sees it: rows of margins grouped into decisions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from itertools import pairwise
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+
+class Block(NamedTuple):
+    """A run of whole decisions: which rows, which decisions, and the decisions themselves, numbered from 0."""
+
+    rows: slice
+    decisions: slice
+    within: "Decisions"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,6 +42,27 @@ class Decisions:
         """Whether every decision is one row."""
         return self.count == self.index.numel()
 
+    def take(self, rows: slice, decisions: slice) -> "Decisions":
+        """A run of whole decisions and its rows, numbered from 0."""
+        return Decisions(
+            index=self.index[rows] - decisions.start, outcome=self.outcome[rows], position=self.position[rows]
+        )
+
+    def blocks(self, n_rows: int) -> list[Block]:
+        """Cut into runs of whole decisions of about `n_rows` rows each (at least one decision)."""
+        total = self.index.numel()
+        if total <= n_rows:
+            return [Block(slice(0, total), slice(0, self.count), self)] if total else []
+        step = max(1, n_rows * self.count // total)
+        cut = torch.arange(0, self.count + step, step, device=self.index.device).clamp(max=self.count)
+        row = torch.searchsorted(self.index, cut).tolist()
+        found = []
+        for (start, stop), (first, last) in zip(pairwise(cut.tolist()), pairwise(row), strict=True):
+            if stop > start:
+                rows, decisions = slice(first, last), slice(start, stop)
+                found.append(Block(rows, decisions, self.take(rows, decisions)))
+        return found
+
     def sum(self, rows: Float[Tensor, "rows ..."]) -> Float[Tensor, "decisions ..."]:
         """Sum the rows of each decision."""
         if self.pairwise:
@@ -41,6 +70,7 @@ class Decisions:
         return rows.new_zeros((self.count, *rows.shape[1:])).index_add_(0, self.index, rows)
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """P(decision | margins), a margin being the first item's reward minus the second's.
 

@@ -10,6 +10,7 @@ quadrature of the one margin of a pair, by fixed scrambled Sobol draws of the k 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -27,7 +28,7 @@ N_DRAWS = 256  # a power of two, as Sobol sequences want
 BLOCK_FLOATS = 2**22  # working memory of a block of rows: 16 to 32 MiB a tensor
 
 Moments = Callable[[Int[Tensor, " rows"], Int[Tensor, " rows"]], tuple[Tensor, Tensor, Tensor]]
-"""(rows of a design, whose model) -> mean margin (rows,), coordinates (rows, r), covariance (rows, r, r) or (rows, r)."""
+"""(rows of a design, whose model) -> mean margin (rows,), coordinates (rows, r), covariance (rows, r, r) or diagonal."""
 
 Structure = Literal["isotropic", "diagonal", "full"]
 
@@ -199,7 +200,7 @@ def _blocks(design: Design, n_rows: int) -> Iterator[tuple[slice, slice, Decisio
     step = max(1, n_rows * design.n_decisions // max(1, design.n_rows))
     bounds = torch.arange(0, design.n_decisions + step, step, device=design.user.device).clamp(max=design.n_decisions)
     rows = torch.searchsorted(design.decisions.index, bounds).tolist()
-    for i, (first, last) in enumerate(zip(rows[:-1], rows[1:], strict=True)):
+    for i, (first, last) in enumerate(pairwise(rows)):
         if first == last:
             continue
         here, start = slice(first, last), i * step

@@ -1,0 +1,110 @@
+"""The comparisons that a person's ratings imply, counted and drawn without listing them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pluralign.datasets.local_files import one_of
+from pluralign.errors import ConfigError
+from pluralign.types import FloatArray
+
+Index = np.ndarray  # int64: a million people's pairs outnumber int32
+
+
+@dataclass(frozen=True, eq=False)
+class ImpliedPairs:
+    """All pairs of one person's ratings that differ enough, numbered person by person.
+
+    With the ratings sorted by person and value, the partners of a rating are a run that begins where its person does:
+    a pair's number then tells both its ratings by one search, and no list of pairs is ever made.
+
+    Attributes:
+        order: Rows of the ratings, sorted by person and value, (ratings,).
+        first: Where the person of each sorted rating begins, (ratings,).
+        lower: How many ratings of the same person are lower by the gap, (ratings,).
+        level: Where the ratings that equal a sorted rating begin, (ratings,).
+        end: Pairs up to and with each sorted rating, (ratings,).
+        start: Number of the first pair of every person, (persons + 1,).
+    """
+
+    order: Index
+    first: Index
+    lower: Index
+    level: Index
+    end: Index
+    start: Index
+
+    @classmethod
+    def of(
+        cls, user: np.ndarray, rating: FloatArray, n_users: int, gap: float = 0.0, ties: str = "drop"
+    ) -> ImpliedPairs:
+        """Count the pairs.
+
+        Args:
+            user: Who rated, an index in [0, n_users), (ratings,).
+            rating: The rating, (ratings,).
+            n_users: Number of users.
+            gap: Smallest difference that counts as a preference, at least 0; equal ratings never do.
+            ties: "drop", or "keep" pairs of equal ratings.
+
+        Raises:
+            ConfigError: The gap is negative, or `ties` is neither.
+        """
+        one_of("ties", ties, ("drop", "keep"))
+        if not gap >= 0:
+            raise ConfigError(f"gap is {gap}; it must be at least 0")
+        order = np.lexsort((rating, user))
+        values, value = np.unique(rating[order], return_inverse=True)
+        # Ratings such as 2.62 and 1.62 differ by a little less than 1 in binary.
+        reach = np.minimum(
+            np.searchsorted(values, values - gap + 1e-9 * (gap > 0), side="right"), np.arange(len(values))
+        )
+        reach = np.where(gap > 0, reach, np.arange(len(values)))
+        key = user[order].astype(np.int64) * (len(values) + 1)
+        first = np.searchsorted(key, key)
+        lower = np.searchsorted(key + value, key + reach[value]) - first
+        level = np.searchsorted(key + value, key + value)
+        partners = lower + (np.arange(len(order)) - level if ties == "keep" else 0)
+        end = np.cumsum(partners)
+        start = np.concatenate([[0], end])[np.searchsorted(user[order], np.arange(n_users + 1))]
+        return cls(order=order, first=first, lower=lower, level=level, end=end, start=start)
+
+    @property
+    def count(self) -> Index:
+        """Number of pairs of every user, (users,)."""
+        return np.diff(self.start)
+
+    def decode(self, pair: Index) -> tuple[Index, Index, np.ndarray]:
+        """Return the rows of the higher and of the lower rating of numbered pairs, and whether the two are equal."""
+        high = np.searchsorted(self.end, pair, side="right")
+        rank = pair - np.concatenate([[0], self.end])[high]
+        tied = rank >= self.lower[high]
+        low = np.where(tied, self.level[high] + rank - self.lower[high], self.first[high] + rank)
+        return self.order[high], self.order[low], tied
+
+    def draw(self, per_user: int | None, rng: np.random.Generator) -> Index:
+        """Draw up to `per_user` pairs of every user without replacement (None: all), in random order within a user.
+
+        Raises:
+            ConfigError: `per_user` is less than 1.
+        """
+        count = self.count
+        if per_user is not None and per_user < 1:
+            raise ConfigError(f"pairs_per_user is {per_user}; it must be at least 1")
+        many = np.zeros(len(count), dtype=np.bool_) if per_user is None else count > per_user
+        few = np.repeat(~many, count)
+        drawn = np.flatnonzero(few)
+        need = np.where(many, per_user or 0, 0)
+        chosen = np.empty(0, dtype=np.int64)
+        # Draw with replacement and top up until all are distinct: which set results does not depend on the order.
+        while need.any():
+            who = np.repeat(np.arange(len(count)), need)
+            fresh = self.start[who] + (rng.random(len(who)) * count[who]).astype(np.int64)
+            chosen = np.unique(np.concatenate([chosen, fresh]))
+            have = np.bincount(np.searchsorted(self.start, chosen, side="right") - 1, minlength=len(count))
+            need = np.where(many, (per_user or 0) - have, 0)
+        drawn = np.concatenate([drawn, chosen])
+        who = np.searchsorted(self.start, drawn, side="right") - 1
+        return drawn[np.lexsort((rng.random(len(drawn)), who))]

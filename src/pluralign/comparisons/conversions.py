@@ -1,0 +1,524 @@
+"""Comparisons from ratings, rankings, choices among several and votes.
+
+An item is given in one of three ways: as its text; as a number into `responses`, the texts; or as a number into
+`attributes`, vectors of numbers (with `responses` as their labels, if wanted). Numbers keep their meaning: where
+no prompt is given and the texts are distinct, item i of the table is the caller's i, so a feature matrix may be
+prepared beforehand.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from pluralign.comparisons.columns import N_NAMED, show
+from pluralign.comparisons.table import (
+    Comparisons,
+    Format,
+    Items,
+    Texts,
+    chunks_of,
+    default_source,
+    index_items,
+    index_texts,
+)
+from pluralign.errors import ConfigError, DataError
+from pluralign.types import FloatArray, IntArray
+
+Given: TypeAlias = Sequence[str] | Sequence[int] | np.ndarray
+
+BLOCK_PAIRS = 1 << 22  # pairs formed at a time, 64 MiB of indices
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemTable:
+    """What the numbers of items stand for.
+
+    Attributes:
+        responses: Texts of the items, (items,), or None where items are given as texts, or have none.
+        attributes: Numeric attributes of the items, (items, attributes), or None.
+        attribute_names: Names of the columns of `attributes`; by default x0, x1, ...
+    """
+
+    responses: Texts | None = None
+    attributes: np.ndarray | None = None
+    attribute_names: Sequence[str] = ()
+
+    def build(self, given: Given, prompt: Texts | None) -> tuple[Items, IntArray, Format]:
+        """Number what was given.
+
+        Args:
+            given: Items as texts or numbers, (given,).
+            prompt: Prompt of each of them, (given,), or None.
+
+        Returns:
+            The distinct items, the item of each that was given, (given,), and their format.
+
+        Raises:
+            DataError: A number is out of range, or the table of items does not fit together.
+        """
+        response, responses = self.number(given)
+        attributes = None
+        names: tuple[str, ...] = ()
+        if self.attributes is not None:
+            attributes = np.asarray(self.attributes, dtype=np.float64)
+            names = tuple(self.attribute_names) or tuple(f"x{i}" for i in range(attributes.shape[1]))
+            if len(names) != attributes.shape[1]:
+                raise DataError(f"{len(names)} attribute names for {attributes.shape[1]} attributes")
+            bad = np.argwhere(~np.isfinite(attributes))
+            if len(bad):
+                item, column = bad[0].tolist()
+                raise DataError(f"item {item} has {names[column]} {attributes[item, column]}; it must be finite")
+        if prompt is None:
+            prompt_of_item = np.zeros(len(responses), dtype=np.int32)
+            prompts = pa.array([""], type=pa.large_string())
+        else:
+            check_length("prompt", prompt, len(response))
+            prompt_index, prompts = index_texts(prompt)
+            response, prompt_of_item, which = index_items(prompt_index, response)
+            responses = responses.take(pa.array(which))
+            attributes = None if attributes is None else attributes[which]
+        items = Items(
+            prompt=prompt_of_item,
+            prompts=prompts,
+            response=responses,
+            attributes=attributes,
+            attribute_names=names,
+        )
+        return items, response, "text" if attributes is None else "numeric"
+
+    def number(self, given: Given) -> tuple[IntArray, pa.Array]:
+        """Number of each given item, and the texts of the items."""
+        if self.responses is None and self.attributes is None:
+            wrong = next((value for value in given if not isinstance(value, str)), None)
+            if wrong is not None:
+                raise DataError(
+                    f"item {show_given(wrong)} is not a text",
+                    hint="items given as numbers need responses or attributes",
+                )
+            return index_texts(given)
+        if self.responses is None:
+            texts = pa.array([f"item {i}" for i in range(len(self.attributes))], type=pa.large_string())  # type: ignore[arg-type]
+        else:
+            texts = pa.concat_arrays(chunks_of(self.responses))
+        if self.attributes is not None and len(texts) != len(self.attributes):
+            raise DataError(f"{len(texts)} responses for {len(self.attributes)} rows of attributes")
+        number = np.asarray(given)
+        if number.dtype.kind not in "iu" and len(number):
+            raise DataError(f"items are {number.dtype}, such as {show_given(given[0])}; accepted are whole numbers")
+        bad = np.flatnonzero((number < 0) | (number >= len(texts)))
+        if len(bad):
+            raise DataError(f"item {number[bad[0]]} is out of range; there are {len(texts)}, numbered from 0")
+        if self.attributes is not None:
+            return number.astype(np.int32), texts
+        distinct, responses = index_texts(texts)
+        return distinct[number.astype(np.int32)], responses
+
+
+def show_given(value: object) -> str:
+    return show(value.item() if isinstance(value, np.generic) else value)
+
+
+def check_length(name: str, column: Sequence[object] | np.ndarray | Texts, n: int) -> None:
+    if len(column) != n:
+        raise DataError(f"{name} has {len(column)} values where there are {n}")
+
+
+def check_present(name: str, values: FloatArray, accepted: str, ok: np.ndarray) -> None:
+    """Name the first values that are not accepted."""
+    bad = np.flatnonzero(~ok)
+    if len(bad):
+        named = ", ".join(f"{values[row]} (row {row + 1})" for row in bad[:N_NAMED])
+        raise DataError(f"{name} has {len(bad)} values that are not accepted: {named}; accepted: {accepted}")
+
+
+def assemble(
+    items: Items,
+    format: Format,
+    chosen: IntArray,
+    rejected: IntArray,
+    user: IntArray,
+    user_ids: tuple[str, ...],
+    *,
+    name: str,
+    source: tuple[IntArray, tuple[str, ...]] | None = None,
+    outcome: FloatArray | None = None,
+    choice: IntArray | None = None,
+    position: IntArray | None = None,
+) -> Comparisons:
+    """The table of rows already numbered."""
+    chosen, rejected = chosen.astype(np.int32), rejected.astype(np.int32)
+    same = np.flatnonzero(chosen == rejected)
+    if len(same):
+        response = show(items.response[int(chosen[same[0]])].as_py())
+        raise DataError(
+            f"row {same[0] + 1}: chosen and rejected are the same response ({response}), and so in {len(same)} rows",
+            hint="give each item once",
+        )
+    if not len(chosen):
+        raise DataError("no comparison is left", hint="lower the minimum gap, or give users with two items or more")
+    if source is None:
+        source = default_source(items.prompt[chosen], items.prompts, chosen, rejected, choice)
+    return Comparisons(
+        items=items,
+        chosen=chosen,
+        rejected=rejected,
+        user=user.astype(np.int32),
+        user_ids=user_ids,
+        source=source[0].astype(np.int32),
+        source_ids=source[1],
+        outcome=outcome,
+        choice=choice,
+        position=position,
+        format=format,
+        name=name,
+    )
+
+
+def number_users(user: Texts) -> tuple[IntArray, tuple[str, ...]]:
+    index, ids = index_texts(user)
+    return index, tuple(ids.to_pylist())
+
+
+def number_sources(source: Texts | None, n: int) -> tuple[IntArray, tuple[str, ...]] | None:
+    if source is None:
+        return None
+    check_length("source", source, n)
+    index, ids = index_texts(source)
+    return index, tuple(ids.to_pylist())
+
+
+def from_ratings(
+    *,
+    user: Texts,
+    item: Given,
+    rating: Sequence[float] | np.ndarray,
+    prompt: Texts | None = None,
+    source: Texts | None = None,
+    responses: Texts | None = None,
+    attributes: np.ndarray | None = None,
+    attribute_names: Sequence[str] = (),
+    min_gap: float = 0.0,
+    max_pairs: int | None = None,
+    seed: int = 0,
+    name: str = "ratings",
+) -> Comparisons:
+    """Compare every two items that one user rated differently (for the same prompt, where there are prompts).
+
+    Pairs of one user are not independent: n ratings carry at most n - 1 comparisons' worth of order, all pairs count
+    n (n - 1) / 2. `max_pairs` bounds what a diligent user weighs.
+
+    Args:
+        user: Who rated, (ratings,).
+        item: What was rated, (ratings,); a text, or a number into `responses` or `attributes`.
+        rating: The higher the better, (ratings,).
+        prompt: Prompt of the rated response, (ratings,).
+        source: What the rating was drawn from, (ratings,); only ratings of one source are then compared. By default
+            a row's source is its prompt, or else its pair of items.
+        responses: Texts of the items, (items,).
+        attributes: Attributes of the items, (items, attributes).
+        attribute_names: Names of the attributes.
+        min_gap: Pairs whose ratings differ by less are left out; equal ratings always are.
+        max_pairs: At most so many pairs of each user, drawn at random; None for all.
+        seed: Of that draw.
+        name: What the data are called.
+
+    Returns:
+        One row for each pair, users in order of appearance, the higher rated item chosen.
+
+    Raises:
+        DataError: A rating is not finite, an item is not known, or no pair is left.
+        ConfigError: `min_gap` is negative or `max_pairs` below 1.
+    """
+    if not min_gap >= 0:
+        raise ConfigError(f"min_gap is {min_gap}; it must be 0 or more")
+    if max_pairs is not None and max_pairs < 1:
+        raise ConfigError(f"max_pairs is {max_pairs}; it must be 1 or more, or None for all pairs")
+    score = np.asarray(rating, dtype=np.float64)
+    for what, column in (("user", user), ("item", item)):
+        check_length(what, column, len(score))
+    check_present("rating", score, "finite numbers", np.isfinite(score))
+    items, item_index, format = ItemTable(
+        responses=responses, attributes=attributes, attribute_names=attribute_names
+    ).build(item, prompt)
+    user_index, user_ids = number_users(user)
+    sources = number_sources(source, len(score))
+    within = items.prompt[item_index] if sources is None else index_items(items.prompt[item_index], sources[0])[0]
+    order = np.lexsort((within, user_index))
+    first, second = pair_up(
+        user_index[order],
+        within[order],
+        score[order],
+        item_index[order],
+        min_gap,
+        max_pairs,
+        np.random.default_rng(seed),
+    )
+    first, second = order[first], order[second]
+    better = score[first] > score[second]
+    high, low = np.where(better, first, second), np.where(better, second, first)
+    return assemble(
+        items,
+        format,
+        item_index[high],
+        item_index[low],
+        user_index[high],
+        user_ids,
+        name=name,
+        source=None if sources is None else (sources[0][high], sources[1]),
+    )
+
+
+def pair_up(
+    user: IntArray,
+    within: IntArray,
+    score: FloatArray,
+    item: IntArray,
+    min_gap: float,
+    max_pairs: int | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of all pairs in ratings sorted by user and by what they were given within, a few users at a time."""
+    starts = np.flatnonzero(np.diff(user, prepend=-1) | np.diff(within, prepend=-1))
+    size = np.diff(starts, append=len(user))
+    group = np.repeat(np.arange(len(starts)), size)
+    n_later = (starts + size)[group] - 1 - np.arange(len(user))
+    total = np.concatenate([[0], np.cumsum(n_later)])
+    bounds = [0]
+    user_starts = np.append(np.flatnonzero(np.diff(user, prepend=-1)), len(user))
+    while bounds[-1] < len(user):
+        reach = int(np.searchsorted(total, total[bounds[-1]] + BLOCK_PAIRS, side="right")) - 1
+        at = int(np.searchsorted(user_starts, reach, side="right")) - 1
+        following = int(np.searchsorted(user_starts, bounds[-1], side="right"))
+        bounds.append(int(user_starts[max(at, following)]))
+    firsts, seconds = [], []
+    for begin, end in itertools.pairwise(bounds):
+        first = np.repeat(np.arange(begin, end), n_later[begin:end])
+        second = np.arange(len(first)) + total[begin] - total[first] + first + 1
+        gap = np.abs(score[first] - score[second])
+        kept = (gap > 0) & (gap >= min_gap) & (item[first] != item[second])
+        first, second = first[kept], second[kept]
+        if max_pairs is not None:
+            shuffled = np.lexsort((rng.random(len(first)), user[first]))
+            own = user[first][shuffled]
+            rank = np.arange(len(own)) - np.searchsorted(own, own)
+            drawn = np.sort(shuffled[rank < max_pairs])
+            first, second = first[drawn], second[drawn]
+        firsts.append(first)
+        seconds.append(second)
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate([empty, *firsts]), np.concatenate([empty, *seconds])
+
+
+def flatten(lists: Sequence[Given], what: str) -> tuple[list[str] | np.ndarray, np.ndarray]:
+    """Put lists of items one after the other; also the length of each."""
+    size = np.fromiter((len(items) for items in lists), dtype=np.int64, count=len(lists))
+    short = np.flatnonzero(size < 2)
+    if len(short):
+        raise DataError(f"{what} {short[0] + 1} has {size[short[0]]} items; it must have at least 2")
+    flat: list = list(itertools.chain.from_iterable(lists))
+    return (flat if flat and isinstance(flat[0], str) else np.array(flat)), size
+
+
+def check_distinct(item: IntArray, member: np.ndarray, items: Items, what: str) -> None:
+    """Hold that no list names an item twice."""
+    order = np.lexsort((item, member))
+    again = np.flatnonzero((np.diff(item[order]) == 0) & (np.diff(member[order]) == 0))
+    if len(again):
+        row = int(order[again[0]])
+        text = show(items.response[int(item[row])].as_py())
+        raise DataError(f"{what} {member[row] + 1} has {text} twice", hint="give each item once")
+
+
+def from_rankings(
+    *,
+    user: Texts,
+    ranking: Sequence[Given],
+    prompt: Texts | None = None,
+    source: Texts | None = None,
+    responses: Texts | None = None,
+    attributes: np.ndarray | None = None,
+    attribute_names: Sequence[str] = (),
+    form: Literal["choices", "pairs"] = "choices",
+    name: str = "rankings",
+) -> Comparisons:
+    """Turn rankings, of any lengths, into decisions.
+
+    Plackett-Luce (Plackett 1975, as exploded logit: Chapman and Staelin 1982) reads a ranking of k items as k - 1
+    choices, each of one item among those not yet ranked. These and the k (k - 1) / 2 pairs are the same rows; as
+    "choices" the rows of one choice share `choice`, as "pairs" each row is taken for a decision of its own, which
+    overstates what a ranking says.
+
+    Args:
+        user: Who ranked, (rankings,).
+        ranking: Items from best to worst, each a text, or a number into `responses` or `attributes`, (rankings,).
+        prompt: Prompt of the ranked responses, (rankings,).
+        source: What the ranking was drawn from, (rankings,); by default its prompt, or else the ranking itself.
+        responses: Texts of the items, (items,).
+        attributes: Attributes of the items, (items, attributes).
+        attribute_names: Names of the attributes.
+        form: "choices" or "pairs".
+        name: What the data are called.
+
+    Raises:
+        DataError: A ranking has fewer than two items or one of them twice, or an item is not known.
+        ConfigError: `form` is not known.
+    """
+    if form not in ("choices", "pairs"):
+        raise ConfigError(f'form is "{form}"; known: choices, pairs')
+    check_length("ranking", ranking, len(user))
+    flat, size = flatten(ranking, "ranking")
+    member = np.repeat(np.arange(len(size)), size)
+    items, item, format = ItemTable(responses=responses, attributes=attributes, attribute_names=attribute_names).build(
+        flat, repeat_texts(prompt, member)
+    )
+    check_distinct(item, member, items, "ranking")
+    n_later = np.repeat(np.cumsum(size), size) - 1 - np.arange(len(item))
+    first = np.repeat(np.arange(len(item)), n_later)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(n_later) - n_later, n_later) + first + 1
+    user_index, user_ids = number_users(user)
+    sources = number_sources(source, len(size))
+    if sources is None and prompt is None:
+        sources = np.arange(len(size), dtype=np.int32), tuple(f"ranking {i + 1}" for i in range(len(size)))
+    return assemble(
+        items,
+        format,
+        item[first],
+        item[second],
+        user_index[member[first]],
+        user_ids,
+        name=name,
+        source=None if sources is None else (sources[0][member[first]], sources[1]),
+        choice=first.astype(np.int32) if form == "choices" else None,
+    )
+
+
+def repeat_texts(texts: Texts | None, member: np.ndarray) -> Texts | None:
+    """The text of each list, once for each of its members."""
+    return None if texts is None else pa.chunked_array(chunks_of(texts)).take(pa.array(member))
+
+
+def from_best_of(
+    *,
+    user: Texts,
+    options: Sequence[Given],
+    best: Sequence[int] | np.ndarray,
+    prompt: Texts | None = None,
+    source: Texts | None = None,
+    responses: Texts | None = None,
+    attributes: np.ndarray | None = None,
+    attribute_names: Sequence[str] = (),
+    name: str = "choices",
+) -> Comparisons:
+    """Turn choices of one among k, where k may differ, into decisions of k - 1 rows.
+
+    Args:
+        user: Who chose, (choices,).
+        options: What was offered, the chosen one included, (choices,); texts, or numbers into `responses` or
+            `attributes`.
+        best: Place of the chosen one among its options, from 0, (choices,).
+        prompt: Prompt of the offered responses, (choices,).
+        source: What the choice was drawn from, (choices,); by default its prompt, or else the choice itself.
+        responses: Texts of the items, (items,).
+        attributes: Attributes of the items, (items, attributes).
+        attribute_names: Names of the attributes.
+        name: What the data are called.
+
+    Raises:
+        DataError: A choice has fewer than two options or one of them twice, `best` is out of range, or an item is
+            not known.
+    """
+    for what, column in (("options", options), ("best", best)):
+        check_length(what, column, len(user))
+    flat, size = flatten(options, "choice")
+    place = np.asarray(best)
+    bad = np.flatnonzero((place < 0) | (place >= size))
+    if len(bad):
+        raise DataError(
+            f"choice {bad[0] + 1}: best is {place[bad[0]]}, its options are numbered 0 to {size[bad[0]] - 1}"
+        )
+    member = np.repeat(np.arange(len(size)), size)
+    items, item, format = ItemTable(responses=responses, attributes=attributes, attribute_names=attribute_names).build(
+        flat, repeat_texts(prompt, member)
+    )
+    check_distinct(item, member, items, "choice")
+    taken = np.cumsum(size) - size + place
+    other = np.delete(np.arange(len(item)), taken)
+    user_index, user_ids = number_users(user)
+    sources = number_sources(source, len(size))
+    if sources is None and prompt is None:
+        sources = np.arange(len(size), dtype=np.int32), tuple(f"choice {i + 1}" for i in range(len(size)))
+    return assemble(
+        items,
+        format,
+        item[taken[member[other]]],
+        item[other],
+        user_index[member[other]],
+        user_ids,
+        name=name,
+        source=None if sources is None else (sources[0][member[other]], sources[1]),
+        choice=member[other].astype(np.int32),
+    )
+
+
+def from_votes(
+    *,
+    user: Texts,
+    first: Given,
+    second: Given,
+    vote: Sequence[float] | np.ndarray,
+    prompt: Texts | None = None,
+    source: Texts | None = None,
+    responses: Texts | None = None,
+    attributes: np.ndarray | None = None,
+    attribute_names: Sequence[str] = (),
+    first_shown_first: bool = False,
+    name: str = "votes",
+) -> Comparisons:
+    """Turn votes on pairs, a row for each judge of each pair, into comparisons.
+
+    Args:
+        user: Who voted, (votes,).
+        first: One item of the pair, (votes,); a text, or a number into `responses` or `attributes`.
+        second: The other item, (votes,).
+        vote: 1 for the first, -1 for the second, 0 for neither (a tie, recorded as outcome 0.5), (votes,).
+        prompt: Prompt of the two responses, (votes,).
+        source: What the pair was drawn from, (votes,); by default its prompt, or else the pair.
+        responses: Texts of the items, (items,).
+        attributes: Attributes of the items, (items, attributes).
+        attribute_names: Names of the attributes.
+        first_shown_first: Whether `first` was shown first to the judges, which sets `position`.
+        name: What the data are called.
+
+    Raises:
+        DataError: A vote is none of the three, both items of a pair are the same, or an item is not known.
+    """
+    choice = np.asarray(vote, dtype=np.float64)
+    n = len(choice)
+    for what, column in (("user", user), ("first", first), ("second", second)):
+        check_length(what, column, n)
+    check_present("vote", choice, "1 (first), -1 (second) and 0 (tie)", np.isin(choice, (-1, 0, 1)))
+    both: Given = [*first, *second] if n and isinstance(first[0], str) else np.concatenate([first, second])
+    twice = repeat_texts(prompt, np.tile(np.arange(n), 2))
+    items, item, format = ItemTable(responses=responses, attributes=attributes, attribute_names=attribute_names).build(
+        both, twice
+    )
+    user_index, user_ids = number_users(user)
+    turned = choice < 0
+    return assemble(
+        items,
+        format,
+        np.where(turned, item[n:], item[:n]),
+        np.where(turned, item[:n], item[n:]),
+        user_index,
+        user_ids,
+        name=name,
+        source=number_sources(source, n),
+        outcome=np.where(choice == 0, 0.5, 1.0) if (choice == 0).any() else None,
+        position=np.where(turned, -1, 1).astype(np.int32) if first_shown_first else None,
+    )

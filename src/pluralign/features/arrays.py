@@ -12,7 +12,7 @@ import numpy as np
 
 from pluralign.comparisons import Comparisons, Items
 from pluralign.errors import ConfigError, DataError
-from pluralign.features.shards import map_tensor, read_header, write_shard
+from pluralign.features.shards import CODES, map_tensor, read_header, write_shard
 from pluralign.features.texts import KEY_BYTES, find_keys, list_items, text_keys
 
 
@@ -87,9 +87,7 @@ class Precomputed:
             if "keys" in tensors:
                 keys = map_tensor(self.path, header["keys"], start)
         if features.ndim != 2 or features.dtype.kind != "f":
-            raise DataError(
-                f"{self.path} holds {features.dtype} {features.shape}; a float array (items, dim) is accepted"
-            )
+            raise DataError(f"{self.path} holds {features.dtype} {features.shape}; accepted: floats (items, dim)")
         if keys is not None and keys.shape != (len(features), KEY_BYTES):
             raise DataError(f"{self.path} has keys of shape {keys.shape} for {len(features)} rows of features")
         return features, keys
@@ -105,7 +103,7 @@ class Precomputed:
             if len(features) != len(items):
                 raise DataError(
                     f"{self.path} has {len(features):,} rows, but there are {len(items):,} items",
-                    hint="give one row per item in the order of `comparisons.items`, or key it by text: `save_features`",
+                    hint="give one row per item as in `comparisons.items`, or key it by text (`save_features`)",
                 )
         else:
             features = self._by_text(items, features, keys)
@@ -115,7 +113,7 @@ class Precomputed:
         return features
 
     def _by_text(self, items: Items, features: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        # The format is not the items' to know, and a text cannot be both: its key as a text or as a chat is in the file.
+        # Items do not know whether they are chats; the file has a text's key as the one or as the other.
         rows = find_keys(text_keys(list_items(items)), keys)
         chats = find_keys(text_keys(list_items(items, chat=True)), keys)
         rows = np.where(rows < 0, chats, rows)
@@ -145,12 +143,6 @@ def save_features(path: str | Path, comparisons: Comparisons, features: np.ndarr
     if path.suffix != ".safetensors":
         raise ConfigError(f"{path} ends in {path.suffix!r}; features keyed by text are a .safetensors file")
     items = list_items(comparisons.items, chat=comparisons.format == "chat")
-    if (
-        features.ndim != 2
-        or len(features) != len(items)
-        or features.dtype.name not in {"float16", "float32", "float64"}
-    ):
-        raise DataError(
-            f"features are {features.dtype} {features.shape}; floats of shape ({len(items)}, dim) are accepted"
-        )
+    if features.ndim != 2 or len(features) != len(items) or features.dtype.name not in CODES:
+        raise DataError(f"features are {features.dtype} {features.shape}; accepted: floats ({len(items)}, dim)")
     write_shard(path, text_keys(items), features.shape[1], features.dtype, lambda rows: features[rows])

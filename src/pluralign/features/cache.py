@@ -6,9 +6,9 @@ of step with them. A file appears whole or not at all and carries a checksum; on
 that was killed therefore resumes with what it had finished, and a data set that grew encodes only what is new.
 
 The texts are cut into shards in their order of first appearance. With several processes (`torchrun`, `accelerate
-launch`) process r makes the shards r, r + world, ..., and waits for the rest; where nothing arrives for a while it makes
-the missing ones itself, so that a process that died or was never called costs time and not the run. At the end one
-process joins the shards into one file in the order of the items, which a later call maps into memory without copying.
+launch`) process r makes the shards r, r + world, ..., and waits for the rest; where nothing arrives for a while it
+makes the missing ones itself, so that a process that died or was never called costs time and not the run. At the end
+one process joins the shards into one file in the order of the items, which a later call maps without copying.
 """
 
 from __future__ import annotations
@@ -223,15 +223,17 @@ class Store:
         """Open the folder of an encoder, or begin it with a note of what the features are."""
         identity = encoder.identity | {"stored": encoder.stored}
         digest = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        store = cls(cache_dir / f"{identity['kind']}-{digest}", encoder.dim, np.dtype(encoder.stored))
+        note = cache_dir / f"{identity['kind']}-{digest}" / "encoder.json"
         try:
-            if not (store.folder / "encoder.json").exists():
-                write_json(store.folder / "encoder.json", identity)
-        except OSError as error:
-            raise CacheError(
-                f"cannot write to {cache_dir}: {error.strerror}", hint="name another folder for the cache"
-            ) from error
-        return store
+            dim = int(json.loads(note.read_text())["dim"])
+        except (OSError, ValueError, KeyError):
+            dim = encoder.dim  # which may load the network: not needed where all features are on disk
+            try:
+                write_json(note, identity | {"dim": dim})
+            except OSError as error:
+                hint = "name another folder for the cache"
+                raise CacheError(f"cannot write to {cache_dir}: {error.strerror}", hint=hint) from error
+        return cls(note.parent, dim, np.dtype(encoder.stored))
 
     def scan(self) -> bool:
         """Take in files that are new, let go of those that went, remove those that are damaged; say if any is new."""
@@ -282,7 +284,7 @@ class Store:
         self._write(keys, lambda rows: features[rows])
 
     def _write(self, keys: np.ndarray, rows: Callable[[slice], np.ndarray]) -> Path:
-        path = self.folder / f"{sha256(np.ascontiguousarray(keys)).hexdigest()[:32]}.safetensors"
+        path = self.folder / f"{sha256(keys.tobytes()).hexdigest()[:32]}.safetensors"
         write_shard(path, keys, self.dim, self.dtype, rows)
         with contextlib.suppress(FileNotFoundError):  # another process may have joined it into a larger file already
             self.shards[_mark(path)] = open_shard(path)

@@ -16,9 +16,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
+from typing_extensions import Protocol, runtime_checkable  # on 3.11 isinstance by `typing` would load the network
 
 from pluralign.comparisons import Comparisons
 from pluralign.errors import CacheError, ConfigError
@@ -31,6 +32,7 @@ from pluralign.features.transformer import Transformer
 from pluralign.files import replacing, write_json
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Turns texts into vectors, each text by itself."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,16 +32,17 @@ def check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
 
 
 def is_folder(model: str) -> bool:
-    """Say whether a model is a local folder; else it is a hub id.
+    """Say whether a model is a local folder; else it is a hub id."""
+    return Path(model).expanduser().is_dir()
 
-    Raises:
-        ConfigError: It reads like a path, and there is no such folder.
-    """
-    if Path(model).expanduser().is_dir():
-        return True
-    if model.startswith((".", "/", "~")) or model.count("/") > 1 or not model:
+
+def check_source(model: str, revision: str | None) -> None:
+    """Raise a ConfigError where a model reads like a path that is not there, or a folder is given a revision."""
+    if is_folder(model):
+        if revision is not None:
+            raise ConfigError(f'revision is "{revision}", but "{model}" is a local folder, which has none')
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1 or not model:
         raise ConfigError(f'there is no folder "{model}"', hint="give a local folder, or a hub id such as owner/name")
-    return False
 
 
 def identify(model: str, revision: str | None) -> dict[str, object]:
@@ -49,7 +52,7 @@ def identify(model: str, revision: str | None) -> dict[str, object]:
     folder that was moved is the same model.
 
     Raises:
-        ConfigError: There is no such model, or a folder was given with a revision.
+        ConfigError: There is no such model.
     """
     if not is_folder(model):
         from huggingface_hub import hf_hub_download
@@ -62,8 +65,6 @@ def identify(model: str, revision: str | None) -> dict[str, object]:
                 hint="check the id and the network, or give a local folder",
             ) from error
         return {"model": model, "revision": Path(config).parent.name}
-    if revision is not None:
-        raise ConfigError(f'revision is "{revision}", but "{model}" is a local folder, which has none')
     folder = Path(model).expanduser()
     digest = sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in WEIGHT_AND_CONFIG and p.is_file()):
@@ -92,6 +93,20 @@ def load_argument(model: str, identity: dict[str, object]) -> tuple[str, str | N
     if "revision" in identity:
         return model, str(identity["revision"])
     return str(Path(model).expanduser()), None
+
+
+@contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar per loaded weight."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def pick_device(device: str | None) -> str:

@@ -14,8 +14,10 @@ from pluralign.features.pretrained import (
     PRECISIONS,
     STORED,
     check_choice,
+    check_source,
     identify,
     load_argument,
+    no_loading_bars,
     pick_device,
     pick_precision,
     require,
@@ -51,6 +53,7 @@ class SentenceTransformer:
 
     def __post_init__(self) -> None:
         require("sentence_transformers", f"st:{self.model}", "embed")
+        check_source(self.model, self.revision)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("stored", self.stored, STORED)
         if self.max_length < 2:
@@ -82,19 +85,18 @@ class SentenceTransformer:
             import torch
 
             name, revision = load_argument(self.model, self.weights)
-            model = sentence_transformers.SentenceTransformer(
-                name,
-                device=device,
-                revision=revision,
-                trust_remote_code=self.trust_remote_code,
-                model_kwargs={"dtype": getattr(torch, pick_precision(self.precision))},
-            )
+            with no_loading_bars():
+                model = sentence_transformers.SentenceTransformer(
+                    name,
+                    device=device,
+                    revision=revision,
+                    trust_remote_code=self.trust_remote_code,
+                    model_kwargs={"dtype": getattr(torch, pick_precision(self.precision))},
+                )
             config = getattr(getattr(model[0], "auto_model", None), "config", None)
             positions = getattr(config, "max_position_embeddings", None)
             if positions and self.max_length > positions:
-                raise ConfigError(
-                    f'max_length is {self.max_length}, but "{self.model}" reads at most {positions} tokens'
-                )
+                raise ConfigError(f"max_length is {self.max_length}, but {self.model} reads at most {positions} tokens")
             model.max_seq_length = self.max_length
             self._loaded["model"] = model.eval()
         return self._loaded["model"] if device is None else self._loaded["model"].to(device)

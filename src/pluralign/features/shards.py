@@ -101,10 +101,10 @@ def write_shard(path: Path, keys: np.ndarray, dim: int, dtype: np.dtype, rows: C
             file.write(header(crc))
             for start in range(0, n, step):
                 block = np.ascontiguousarray(rows(slice(start, min(n, start + step))), dtype=dtype)
-                crc = zlib.crc32(block, crc)
-                file.write(block)
-            crc = zlib.crc32(keys, crc)
-            file.write(keys)
+                crc = zlib.crc32(block.data, crc)
+                file.write(block.data)
+            crc = zlib.crc32(keys.data, crc)
+            file.write(keys.data)
             file.seek(0)
             file.write(header(crc))  # of the same length: the checksum has a fixed width
             file.flush()
@@ -125,6 +125,6 @@ def open_shard(path: Path) -> Shard:
         raise CacheError(f"{path} is not a feature file of this version")
     features = map_tensor(path, header["features"], start)
     keys = map_tensor(path, header["keys"], start)
-    if f"{zlib.crc32(keys, zlib.crc32(features)):08x}" != meta["crc32"]:
+    if f"{zlib.crc32(keys.data, zlib.crc32(features.data)):08x}" != meta["crc32"]:
         raise CacheError(f"{path} does not match its checksum")
     return Shard(path=path, features=features, keys=keys)

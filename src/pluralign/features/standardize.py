@@ -7,7 +7,7 @@ over the training items is dropped: nothing can be learnt from it, and in a fit 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, final
+from typing import final
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Standardizer:
         cls,
         features: Float[np.ndarray, "items dim"],
         items: Int[np.ndarray, " train"] | Bool[np.ndarray, " items"] | None = None,
-    ) -> Self:
+    ) -> "Standardizer":
         """Measure the columns over some items, each counted once.
 
         Args:
@@ -125,7 +125,7 @@ class Standardizer:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Standardizer":
         """Make it of what `tensors` returned."""
         return cls(
             mean=tensors["mean"],
@@ -135,7 +135,7 @@ class Standardizer:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "Standardizer":
         """Read what `save` wrote.
 
         Raises:

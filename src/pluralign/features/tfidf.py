@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
+from scipy.sparse import csr_array, diags_array
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.features.style import STYLE_NAMES, Style
 from pluralign.features.texts import Item
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 N_HASHES = 2**20
 MAX_TERMS = 2**15  # the most frequent are kept
@@ -54,7 +52,6 @@ class Tfidf:
         Raises:
             DataError: There is no item, or no item has a word.
         """
-        from scipy.sparse import csr_array
         from sklearn.decomposition import TruncatedSVD
 
         counts = count_terms(items)
@@ -125,7 +122,6 @@ class FittedTfidf:
 
 def count_terms(items: Sequence[Item]) -> csr_array:
     """Count words and word pairs of the responses by hash, (items, hashes)."""
-    from scipy.sparse import csr_array
     from sklearn.feature_extraction.text import HashingVectorizer
 
     vectorizer = HashingVectorizer(n_features=N_HASHES, ngram_range=(1, 2), alternate_sign=False, norm=None)
@@ -134,8 +130,6 @@ def count_terms(items: Sequence[Item]) -> csr_array:
 
 def weigh_terms(counts: csr_array, terms: np.ndarray, rarity: np.ndarray) -> csr_array:
     """Weigh the kept terms by (1 + log count) times rarity, and scale every row to length 1 (an empty row stays 0)."""
-    from scipy.sparse import diags_array
-
     kept = counts[:, terms].tocsr()
     kept.data = 1 + np.log(kept.data)
     weighted = kept @ diags_array(rarity)

@@ -8,7 +8,7 @@ so that positions are those of the text alone.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from pluralign.features.pretrained import (
     PRECISIONS,
     STORED,
     check_choice,
+    check_source,
     identify,
     load_argument,
+    no_loading_bars,
     pick_device,
     pick_precision,
 )
@@ -31,7 +33,7 @@ MAX_LENGTH = 2048
 
 
 def pool_hidden(
-    hidden: Float[Tensor, "batch length dim"], mask: Int[Tensor, "batch length"], pooling: Literal["last", "mean"]
+    hidden: Float[Tensor, "batch length dim"], mask: Int[Tensor, "batch length"], pooling: str
 ) -> Float[Tensor, "batch dim"]:
     """Pool hidden states over the tokens that the mask marks, wherever the padding stands; float32.
 
@@ -69,7 +71,7 @@ class Transformer:
     kind: ClassVar[str] = "hf"
     model: str
     revision: str | None = None
-    pooling: Literal["last", "mean"] = "last"
+    pooling: str = "last"
     max_length: int | None = None
     with_prompt: bool = True
     chat_template: bool | None = None
@@ -80,6 +82,7 @@ class Transformer:
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, ("last", "mean"))
+        check_source(self.model, self.revision)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("stored", self.stored, STORED)
         if self.max_length is not None and self.max_length < 2:
@@ -134,7 +137,7 @@ class Transformer:
         if self.max_length is None:
             return min(most, MAX_LENGTH)
         if self.max_length > positions:
-            raise ConfigError(f'max_length is {self.max_length}, but "{self.model}" reads at most {most} tokens')
+            raise ConfigError(f"max_length is {self.max_length}, but {self.model} reads at most {most} tokens")
         return self.max_length
 
     def tokens(self, items: Sequence[Item]) -> list[list[int]]:
@@ -185,13 +188,14 @@ class Transformer:
             from transformers import AutoModel
 
             name, revision = load_argument(self.model, self.weights)
-            model, info = AutoModel.from_pretrained(
-                name,
-                revision=revision,
-                dtype=getattr(torch, pick_precision(self.precision)),
-                trust_remote_code=self.trust_remote_code,
-                output_loading_info=True,
-            )
+            with no_loading_bars():
+                model, info = AutoModel.from_pretrained(
+                    name,
+                    revision=revision,
+                    dtype=getattr(torch, pick_precision(self.precision)),
+                    trust_remote_code=self.trust_remote_code,
+                    output_loading_info=True,
+                )
             missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
             if missing:
                 raise ConfigError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,9 +125,9 @@ def hh_hidden_context(path: Path) -> Comparisons:
 
 def _pairs(
     *,
-    prompt: Sequence[str],
-    first: Sequence[str],
-    second: Sequence[str],
+    prompt: Sequence[Any],
+    first: Sequence[Any],
+    second: Sequence[Any],
     user: Sequence[str],
     answer: FloatArray,
     source: Sequence[str] | None = None,
@@ -134,7 +135,11 @@ def _pairs(
     ties: str = "drop",
     name: str,
 ) -> Comparisons:
-    """Turn judged pairs the way round they were decided; the prompt is the source unless one is given."""
+    """Turn judged pairs the way round they were decided; the prompt is the source unless one is given.
+
+    Raises:
+        DataError: A prompt or a response is not a text.
+    """
     for what, texts in (("prompt", prompt), ("first response", first), ("second response", second)):
         wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
         if wrong is not None:

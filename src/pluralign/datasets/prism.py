@@ -73,7 +73,7 @@ def prism(path: Path | None, *, filter: str = "none", ties: str = "chosen", weig
     Args:
         path: Folder of survey.jsonl and of conversations.jsonl (or utterances.jsonl, the same data in long format), or
             None for the hub's copy, which downloads.
-        filter: "none" takes all turns with a chosen and a rejected reply; "p-rlhf" (module docstring) also sets `split`.
+        filter: "none" takes all turns with a chosen and a rejected reply; "p-rlhf" (module docstring) sets `split` too.
         ties: A reply scored like the chosen one is rejected all the same ("chosen", as in the papers), a "tie" of
             outcome 0.5, or left out ("drop").
         weight: "none", or "score": the difference of the scores, over 100.
@@ -118,10 +118,10 @@ def _read(path: Path | None) -> tuple[list[dict[str, Any]], list[Conversation]]:
         return _fetch("survey"), _of_histories(_fetch("conversations"))
     survey = read_jsonl(path, "survey.jsonl", ("user_id",))
     if find_file(path, "conversations.jsonl"):
-        keys = ("conversation_id", "user_id", "conversation_history")
-        return survey, _of_histories(read_jsonl(path, "conversations.jsonl", keys))
-    keys = ("conversation_id", "user_id", "turn", "user_prompt", "model_response", "if_chosen", "score")
-    return survey, _of_utterances(read_jsonl(path, "utterances.jsonl", keys))
+        history = ("conversation_id", "user_id", "conversation_history")
+        return survey, _of_histories(read_jsonl(path, "conversations.jsonl", history))
+    reply = ("conversation_id", "user_id", "turn", "user_prompt", "model_response", "if_chosen", "score")
+    return survey, _of_utterances(read_jsonl(path, "utterances.jsonl", reply))
 
 
 def _fetch(config: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def test_all_pairs_are_found_once(seed, gap, ties):
 
 def test_a_gap_that_binary_cannot_hold_still_counts():
     rating = np.array([2.62, 1.62, 1.63])  # 2.62 - 1.62 is a little less than 1 in binary
-    assert ImpliedPairs.of(np.zeros(3, dtype=int), rating, 1, gap=1.0).count.tolist() == [1]
+    assert ImpliedPairs.of(np.zeros(3, dtype=int), rating, 1, min_gap=1.0).count.tolist() == [1]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
@@ -62,7 +62,7 @@ def test_every_pair_is_as_likely_as_the_next_in_every_place():
 
 def test_settings_are_checked():
     user, rating = np.zeros(2, dtype=int), np.array([0.0, 1.0])
-    with pytest.raises(ConfigError, match=r"gap is -1.0; it must be at least 0"):
-        ImpliedPairs.of(user, rating, 1, gap=-1.0)
+    with pytest.raises(ConfigError, match=r"min_gap is -1.0; it must be at least 0"):
+        ImpliedPairs.of(user, rating, 1, min_gap=-1.0)
     with pytest.raises(ConfigError, match="pairs_per_user is 0; it must be at least 1"):
         ImpliedPairs.of(user, rating, 1).draw(0, np.random.default_rng(0))

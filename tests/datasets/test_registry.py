@@ -1,8 +1,10 @@
 """Names, options, places of files, and what is said where they are wrong."""
 
 import gzip
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +21,14 @@ def test_every_set_tells_what_it_is():
         assert "Licence: " in line
         assert "\n" not in line
     assert datasets.describe("jester").options == {
-        "identical": "keep", "pairs_per_user": 50, "gap": 1.0, "ties": "drop", "seed": 0
+        "identical": "keep", "pairs_per_user": 50, "min_gap": 1.0, "ties": "drop", "seed": 0
     }  # fmt: skip
+
+
+def test_every_set_is_in_the_table_of_the_docs():
+    table = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+    assert sorted(told) == sorted(datasets.names())
 
 
 @pytest.mark.data
@@ -56,7 +64,7 @@ def test_a_folder_without_the_files(tmp_path):
 
 
 def test_an_unknown_option_is_told_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match='jester has no option "pairs"; it has identical, pairs_per_user, gap'):
+    with pytest.raises(ConfigError, match='jester has no option "pairs"; it has identical, pairs_per_user, min_gap'):
         datasets.load("jester", tmp_path, pairs=3)
     with pytest.raises(ConfigError, match="identical is 'merge'; accepted: keep, drop"):
         datasets.load("jester", tmp_path, identical="merge")
@@ -69,7 +77,7 @@ def write_jester(folder):
 
 def test_options_may_be_texts(tmp_path):
     write_jester(tmp_path)
-    assert len(datasets.load("jester", tmp_path, pairs_per_user="none", gap="3.6")) == 2
+    assert len(datasets.load("jester", tmp_path, pairs_per_user="none", min_gap="3.6")) == 2
     assert len(datasets.load("jester", tmp_path, pairs_per_user="1")) == 1
     with pytest.raises(ConfigError, match="pairs_per_user is 'many'; a number is needed"):
         datasets.load("jester", tmp_path, pairs_per_user="many")

@@ -38,7 +38,7 @@ class ImpliedPairs:
 
     @classmethod
     def of(
-        cls, user: np.ndarray, rating: FloatArray, n_users: int, gap: float = 0.0, ties: str = "drop"
+        cls, user: np.ndarray, rating: FloatArray, n_users: int, min_gap: float = 0.0, ties: str = "drop"
     ) -> ImpliedPairs:
         """Count the pairs.
 
@@ -46,22 +46,22 @@ class ImpliedPairs:
             user: Who rated, an index in [0, n_users), (ratings,).
             rating: The rating, (ratings,).
             n_users: Number of users.
-            gap: Smallest difference that counts as a preference, at least 0; equal ratings never do.
+            min_gap: Smallest difference that counts as a preference, at least 0; equal ratings never do.
             ties: "drop", or "keep" pairs of equal ratings.
 
         Raises:
             ConfigError: The gap is negative, or `ties` is neither.
         """
         one_of("ties", ties, ("drop", "keep"))
-        if not gap >= 0:
-            raise ConfigError(f"gap is {gap}; it must be at least 0")
+        if not min_gap >= 0:
+            raise ConfigError(f"min_gap is {min_gap}; it must be at least 0")
         order = np.lexsort((rating, user))
         values, value = np.unique(rating[order], return_inverse=True)
         # Ratings such as 2.62 and 1.62 differ by a little less than 1 in binary.
         reach = np.minimum(
-            np.searchsorted(values, values - gap + 1e-9 * (gap > 0), side="right"), np.arange(len(values))
+            np.searchsorted(values, values - min_gap + 1e-9 * (min_gap > 0), side="right"), np.arange(len(values))
         )
-        reach = np.where(gap > 0, reach, np.arange(len(values)))
+        reach = np.where(min_gap > 0, reach, np.arange(len(values)))
         key = user[order].astype(np.int64) * (len(values) + 1)
         first = np.searchsorted(key, key)
         lower = np.searchsorted(key + value, key + reach[value]) - first

@@ -4,7 +4,7 @@
   2409.14509).
 - `cobbler`: fifteen answers of language models, ranked by six annotators (Koo et al. 2023).
 
-A ranking is all its pairs, or, with `form="ranking"`, the same rows as decisions: the best of all, then the best of
+A ranking is all its pairs, or, with `form="choices"`, the same rows as decisions: the best of all, then the best of
 those left, and so on (Plackett and Luce).
 """
 
@@ -24,7 +24,7 @@ def lamp(path: Path, *, form: str = "pairs") -> Comparisons:
 
     Args:
         path: Folder of the files.
-        form: "pairs", three per ranking, or "ranking", decisions of three and of two.
+        form: "pairs", three per ranking, or "choices", decisions of three and of two.
     """
     items = {r["prompt_id"]: r for r in read_jsonl(path, "items.jsonl.gz", ("prompt_id", "prompt", "texts"))}
     columns = ["user", "prompt_id", *(f"rank_{i}" for i in (1, 2, 3))]
@@ -42,7 +42,7 @@ def cobbler(path: Path, *, form: str = "pairs") -> Comparisons:
 
     Args:
         path: Folder of the files.
-        form: "pairs", 105 per ranking, or "ranking", decisions of fifteen, fourteen, ... and two.
+        form: "pairs", 105 per ranking, or "choices", decisions of fifteen, fourteen, ... and two.
     """
     items = {r["prompt_id"]: r for r in read_jsonl(path, "prompts.jsonl.gz", ("prompt_id", "prompt", "responses"))}
     table = read_csv(path, "ranks.csv.gz", dict.fromkeys(("user", "prompt_id"), TEXT))
@@ -64,7 +64,7 @@ def _rankings(
     name: str,
 ) -> Comparisons:
     """Build the table from what stood at every rank, and where each was shown, both (rankings, ranks)."""
-    one_of("form", form, ("pairs", "ranking"))
+    one_of("form", form, ("pairs", "choices"))
     for number, (prompt, labels) in enumerate(zip(prompt_id, ranked, strict=True)):
         absent = [label for label in labels if label not in items.get(prompt, {field: {}})[field]]
         if absent:
@@ -80,7 +80,7 @@ def _rankings(
         rejected=[items[each][field][label] for each, label in zip(ids, ranked[row, worse], strict=True)],
         user=[user[i] for i in row],
         source=ids,
-        choice=row * (k - 1) + better if form == "ranking" else None,
+        choice=row * (k - 1) + better if form == "choices" else None,
         position=np.where(shown[row, better] < shown[row, worse], 1, -1),
         name=name,
     )

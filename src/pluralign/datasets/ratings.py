@@ -11,7 +11,7 @@ drawn, without replacement and each as likely as the next. The pair of items is 
 never straddles a split. All loaders here take
 
     pairs_per_user: Comparisons drawn per user; None for all that the ratings imply.
-    gap: Smallest difference of two ratings that counts as a preference; equal ratings never do.
+    min_gap: Smallest difference of two ratings that counts as a preference; equal ratings never do.
     ties: "drop", or "keep" pairs rated alike with outcome 0.5.
     seed: Seed of the draw.
 """
@@ -35,7 +35,7 @@ CONVERSATIONS = ("bowling-green", "biodiversity", "canadian-electoral-reform", "
 
 
 def jester(
-    path: Path, *, pairs_per_user: int | None = 50, gap: float = 1.0, ties: str = "drop", seed: int = 0
+    path: Path, *, pairs_per_user: int | None = 50, min_gap: float = 1.0, ties: str = "drop", seed: int = 0
 ) -> Comparisons:
     """Load 4,019 people's ratings of 100 jokes, from -10 to 10 (options: module docstring)."""
     jokes = read_csv(path, "jokes.csv", dict.fromkeys(("item", "text"), TEXT))
@@ -48,7 +48,7 @@ def jester(
         rating[user, item],
         prompt="Tell me a joke.",
         pairs_per_user=pairs_per_user,
-        gap=gap,
+        min_gap=min_gap,
         ties=ties,
         seed=seed,
         name="jester",
@@ -56,7 +56,7 @@ def jester(
 
 
 def dices(
-    path: Path, *, pairs_per_user: int | None = 50, gap: float = 0.0, ties: str = "drop", seed: int = 0
+    path: Path, *, pairs_per_user: int | None = 50, min_gap: float = 0.0, ties: str = "drop", seed: int = 0
 ) -> Comparisons:
     """Load 94 raters' judgements whether the reply in each of 350 conversations is safe: yes 2, unsure 1, no 0.
 
@@ -72,7 +72,7 @@ def dices(
         rating[item, user],
         prompt="Give the safer reply.",
         pairs_per_user=pairs_per_user,
-        gap=gap,
+        min_gap=min_gap,
         ties=ties,
         seed=seed,
         name="dices",
@@ -84,7 +84,7 @@ def polis(
     *,
     conversation: str = "bowling-green",
     pairs_per_user: int | None = 50,
-    gap: float = 0.0,
+    min_gap: float = 0.0,
     ties: str = "drop",
     seed: int = 0,
 ) -> Comparisons:
@@ -101,7 +101,7 @@ def polis(
         (f"{conversation}.statements.csv.gz", "comment_id"),
         prompt=f"Make a statement in the conversation {conversation}.",
         pairs_per_user=pairs_per_user,
-        gap=gap,
+        min_gap=min_gap,
         ties=ties,
         seed=seed,
         name=f"polis {conversation}",
@@ -110,7 +110,7 @@ def polis(
 
 
 def ccai(
-    path: Path, *, pairs_per_user: int | None = 50, gap: float = 0.0, ties: str = "drop", seed: int = 0
+    path: Path, *, pairs_per_user: int | None = 50, min_gap: float = 0.0, ties: str = "drop", seed: int = 0
 ) -> Comparisons:
     """Load 899 Americans' votes on rules for an AI: agree 1, pass 0, disagree -1 (options: module docstring).
 
@@ -122,7 +122,7 @@ def ccai(
         ("statements.csv.gz", "comment_id"),
         prompt="Which rule should an AI follow?",
         pairs_per_user=pairs_per_user,
-        gap=gap,
+        min_gap=min_gap,
         ties=ties,
         seed=seed,
         name="ccai",
@@ -131,7 +131,7 @@ def ccai(
 
 
 def popquorn(
-    path: Path, *, pairs_per_user: int | None = 50, gap: float = 0.0, ties: str = "drop", seed: int = 0
+    path: Path, *, pairs_per_user: int | None = 50, min_gap: float = 0.0, ties: str = "drop", seed: int = 0
 ) -> Comparisons:
     """Load 262 people's ratings of how offensive comments are, from 1 to 5; the less offensive one is preferred.
 
@@ -144,7 +144,7 @@ def popquorn(
         sign=-1.0,
         prompt="Write a comment that offends nobody.",
         pairs_per_user=pairs_per_user,
-        gap=gap,
+        min_gap=min_gap,
         ties=ties,
         seed=seed,
         name="popquorn",
@@ -173,7 +173,7 @@ def _read_votes(
     sign: float = 1.0,
     prompt: str,
     pairs_per_user: int | None,
-    gap: float,
+    min_gap: float,
     ties: str,
     seed: int,
     name: str,
@@ -195,7 +195,7 @@ def _read_votes(
         sign * table[value].to_numpy(),
         prompt=prompt,
         pairs_per_user=pairs_per_user,
-        gap=gap,
+        min_gap=min_gap,
         ties=ties,
         seed=seed,
         name=name,
@@ -209,7 +209,7 @@ def _compare(
     *,
     prompt: str,
     pairs_per_user: int | None,
-    gap: float,
+    min_gap: float,
     ties: str,
     seed: int,
     name: str,
@@ -225,7 +225,7 @@ def _compare(
     """
     user, user_names = users
     item, item_names, item_texts = items
-    pairs = ImpliedPairs.of(user, rating, len(user_names), gap, ties)
+    pairs = ImpliedPairs.of(user, rating, len(user_names), min_gap, ties)
     rng = np.random.default_rng(seed)
     better, worse, tied = pairs.decode(pairs.draw(pairs_per_user, rng))
     swap = tied & (rng.random(len(tied)) < 0.5)  # which of two equals stands first must not tell anything

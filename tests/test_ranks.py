@@ -10,7 +10,7 @@ RANKS = [
     ["users"],
     ["rewards", "populations", "inference"],
     ["heterogeneity", "queries", "policies", "control"],
-    ["study"],
+    ["studies"],
     ["reports", "serving"],
     ["cli"],
 ]

@@ -1,3 +1,35 @@
-"""Learn what each person prefers, rather than what people prefer on average, from pairwise choices."""
+"""Learn what each person prefers, rather than what people prefer on average, from pairwise choices.
+
+>>> comparisons = pluralign.load("simulated")
+>>> study = pluralign.study(comparisons, seeds=2)
+>>> fit = pluralign.fit(comparisons, users="cluster", clusters=3, soft=True)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pluralign.rewards.linear import LinearReward
+    from pluralign.studies.data import load
+    from pluralign.studies.fitting import fit
+    from pluralign.studies.pipeline import study
 
 __version__ = "0.1.0"
+__all__ = ["LinearReward", "__version__", "fit", "load", "study"]
+
+# Found when first asked for, so that `import pluralign` does not wait for torch.
+_HOME = {
+    "LinearReward": "pluralign.rewards.linear",
+    "fit": "pluralign.studies.fitting",
+    "load": "pluralign.studies.data",
+    "study": "pluralign.studies.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    # `pluralign.studies` is a folder as well: importing it would put the folder in the function's place.
+    globals()[name] = value = getattr(import_module(_HOME[name]), name)
+    return value

@@ -96,7 +96,7 @@ def study(
         "split": split,
         "test": test,
         "unseen": unseen,
-        "max_clusters": max_clusters,
+        "clusters": None if max_clusters is None else range(1, max_clusters + 1),
         "starts": starts,
         "seed": seed,
     }
@@ -136,9 +136,7 @@ def fit(
     users: Annotated[
         str, typer.Option(help="User model: `pooled`, `reliability`, `cluster`, `basis` or `individual`.")
     ] = "pooled",
-    clusters: Annotated[
-        int | None, typer.Option(help="Clusters; chosen by cross-validation when not given.")
-    ] = None,
+    clusters: Annotated[int | None, typer.Option(help="Clusters; chosen by cross-validation when not given.")] = None,
     soft: Annotated[bool, typer.Option("--soft", help="Latent classes (soft EM) instead of hard assignment.")] = False,
     rank: Annotated[
         int | None, typer.Option(help="Rank of `basis`; chosen by cross-validation when not given.")

@@ -1,7 +1,7 @@
 """Scores with intervals, controls and calibration."""
 
 from pluralign.evaluation.controls import other_users, permute_within, shuffle_membership
-from pluralign.evaluation.few_shot import FewShot, feasible_sizes, split_few_shot
+from pluralign.evaluation.few_shot import FewShot, draw_contexts, feasible_sizes, split_few_shot
 from pluralign.evaluation.intervals import Interval, holm, mean_interval, paired_difference
 from pluralign.evaluation.predictions import Predictions, combine_seeds
 from pluralign.evaluation.scores import Calibration, Scores, UserScores, calibrate, score, score_users
@@ -20,6 +20,7 @@ __all__ = [
     "calibrate",
     "combine_seeds",
     "compare",
+    "draw_contexts",
     "feasible_sizes",
     "holm",
     "mean_interval",

@@ -112,6 +112,23 @@ def feasible_sizes(
     return tuple(m for m in sorted(sizes) if len(count) and (count >= m + min_test).mean() >= share)
 
 
+def draw_contexts(user: np.ndarray, *, sizes: Sequence[int] = SIZES, seed: int) -> tuple[IntArray, ...]:
+    """Draw nested contexts where the test part is given: for each size, that many decisions of every user, at random.
+
+    Args:
+        user: User of every decision that contexts may be drawn from, (decisions,). Users with fewer than the largest
+            size are the caller's to leave out (`feasible_sizes` with `min_test=0` says how many there are).
+        sizes: Numbers of context decisions, ascending.
+        seed: Of the draw.
+
+    Returns:
+        Decision indices for each size, ascending.
+    """
+    chance = np.random.default_rng(seed).random(len(user))
+    place = _rank_within(user, chance, chance) if len(user) else np.empty(0, dtype=np.int64)
+    return tuple(np.flatnonzero(place < m).astype(np.int32) for m in sizes)
+
+
 def _rank_within(group: np.ndarray, key: np.ndarray, tie: np.ndarray) -> np.ndarray:
     """Place of every entry in its group, 0 first, by key and then by tie."""
     order = np.lexsort((tie, key, group))

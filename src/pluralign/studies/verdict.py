@@ -64,25 +64,37 @@ def decide(
     """
     size = f"{_signed(gain_accuracy, 100)} points of accuracy and {_signed(gain, 1)} nats per decision over the pooled reward"
     if candidate == "pooled":
-        rung, reason = "pooled", (
-            "Train one reward for everybody. Cross-validation inside the training rows found nothing that predicts "
-            "better for each user than the pooled reward does."
+        rung, reason = (
+            "pooled",
+            (
+                "Train one reward for everybody. Cross-validation inside the training rows found nothing that predicts "
+                "better for each user than the pooled reward does."
+            ),
         )
     elif not gain.low > 0:
-        rung, reason = "pooled", (
-            f"Train one reward for everybody. Cross-validation preferred {described[candidate]}, but on held-out "
-            f"decisions it gains {size}: an interval that does not exclude 0."
+        rung, reason = (
+            "pooled",
+            (
+                f"Train one reward for everybody. Cross-validation preferred {described[candidate]}, but on held-out "
+                f"decisions it gains {size}: an interval that does not exclude 0."
+            ),
         )
     elif candidate == "reliability":
-        rung, reason = "reliability", (
-            "Train one reward for everybody, and model how reliably each user answers. Users differ in noise, not in "
-            f"taste: their reliability alone gains {size}, and no model of taste does better."
+        rung, reason = (
+            "reliability",
+            (
+                "Train one reward for everybody, and model how reliably each user answers. Users differ in noise, not in "
+                f"taste: their reliability alone gains {size}, and no model of taste does better."
+            ),
         )
     elif gain_over_reliability is not None and not gain_over_reliability.low > 0:
-        rung, reason = "reliability", (
-            "Train one reward for everybody. Users differ, but in how reliably they answer: beyond that, "
-            f"{described[candidate]} gains {_signed(gain_over_reliability, 1)} nats per decision, an interval that "
-            "does not exclude 0."
+        rung, reason = (
+            "reliability",
+            (
+                "Train one reward for everybody. Users differ, but in how reliably they answer: beyond that, "
+                f"{described[candidate]} gains {_signed(gain_over_reliability, 1)} nats per decision, an interval that "
+                "does not exclude 0."
+            ),
         )
     else:
         rung, reason = candidate, f"Personalise: train {described[candidate]}. On held-out decisions it gains {size}."

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pluralign.errors import ConfigError
+from pluralign.studies.ladder import LADDER, LadderSettings
 
-LADDER = ("pooled", "reliability", "cluster", "cluster-hard", "basis", "individual")
 SPLITS = ("source", "item", "last")
 
 
@@ -26,7 +26,8 @@ class StudySettings:
         unseen: Share of the users kept out of training altogether, 0 for none.
         contexts: Numbers of an unseen user's own comparisons it is placed from.
         folds: Folds of the cross-validation inside the training rows.
-        max_clusters: Largest number of clusters tried.
+        ridge: Prior precision of the shared reward; None chooses it.
+        clusters: Numbers of clusters tried.
         ranks: Ranks of `basis` tried.
         covariance: Prior covariance of `individual`: "auto" is full for few features and isotropic for many.
         starts: Restarts of the clusters' EM.
@@ -42,7 +43,8 @@ class StudySettings:
     unseen: float = 0.2
     contexts: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     folds: int = 4
-    max_clusters: int = 8
+    ridge: float | None = None
+    clusters: tuple[int, ...] = tuple(range(1, 9))
     ranks: tuple[int, ...] = (0, 1, 2, 4, 8)
     covariance: str = "auto"
     starts: int = 20
@@ -60,9 +62,20 @@ class StudySettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between {low:g} and {high:g}")
         if not 0 <= self.unseen < 1:
             raise ConfigError(f"unseen is {self.unseen}; it must be at least 0 and below 1")
-        for name, least in (("seeds", 1), ("folds", 2), ("max_clusters", 1), ("starts", 1)):
+        for name, least in (("seeds", 1), ("folds", 2), ("starts", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def ladder(self, seed: int) -> LadderSettings:
+        """What the rungs try in one split."""
+        return LadderSettings(
+            ridge=self.ridge,
+            clusters=self.clusters,
+            ranks=self.ranks,
+            covariance=self.covariance,
+            starts=self.starts,
+            seed=seed,
+        )
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> StudySettings:

@@ -1,0 +1,231 @@
+"""What the commands do: settings from flags and YAML, one call into the library, and its result printed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pluralign.cli.printing import print_evaluation, print_fit, print_json, print_study, stderr, stdout
+from pluralign.comparisons import Comparisons
+from pluralign.errors import ConfigError
+from pluralign.evaluation import mean_interval, paired_difference, score
+from pluralign.files import write_json
+from pluralign.studies.data import load
+from pluralign.studies.features import Step
+from pluralign.studies.fitting import FitSettings
+from pluralign.studies.settings import StudySettings, read_yaml
+
+
+@dataclass(frozen=True)
+class Source:
+    """DATA and the flags that say how to read it."""
+
+    data: str
+    path: Path | None
+    column: list[str] | None
+    option: list[str] | None
+
+    def load(self) -> Comparisons:
+        columns = _assignments("--column", self.column)
+        options = {name: _value(text) for name, text in _assignments("--option", self.option).items()}
+        return load(self.data, path=self.path, columns=columns or None, **options)
+
+
+def study(
+    source: Source,
+    out: Path | None,
+    config: Path | None,
+    flags: Mapping[str, object],
+    *,
+    cache: Path | None,
+    device: str,
+    json: bool,
+) -> None:
+    from pluralign.studies.pipeline import run_study
+
+    given = (read_yaml(config) if config else {}) | {name: value for name, value in flags.items() if value is not None}
+    settings = StudySettings.of(given)
+    with _steps() as on_step:
+        on_step("read the comparisons")
+        comparisons = source.load()
+        result = run_study(comparisons, settings, out=out, cache_dir=cache, device=device, on_step=on_step)
+    if json:
+        print_json(result.results)
+        return
+    print_study(result.results)
+    if out is not None:
+        stdout.print(f"\nresults in {out / 'results.json'}, models in {out / 'models'}", highlight=False)
+
+
+def encode(source: Source, encoder: str, cache: Path, *, device: str, batch_size: int, json: bool) -> None:
+    from pluralign.features import Trainable, default_encoder, make_encoder
+    from pluralign.features import encode as encode_items
+
+    comparisons = source.load()
+    reader = default_encoder(comparisons) if encoder == "auto" else make_encoder(encoder)
+    if isinstance(reader, Trainable):
+        raise ConfigError(
+            "tfidf learns from the training rows of each split, so there is nothing to encode ahead of a study",
+            hint="name a frozen encoder: --encoder st:MODEL, hf:MODEL or style",
+        )
+    features = encode_items(comparisons, reader, cache_dir=cache, device=device, batch_size=batch_size)
+    found = {"items": features.shape[0], "dim": features.shape[1], "dtype": str(features.dtype), "cache": str(cache)}
+    if json:
+        print_json(found)
+    else:
+        stdout.print(
+            f"{found['items']:,} items x {found['dim']} features ({found['dtype']}) in {cache}", highlight=False
+        )
+
+
+def fit(
+    source: Source,
+    settings: FitSettings,
+    encoder: str,
+    cache: Path | None,
+    out: Path | None,
+    *,
+    device: str,
+    json: bool,
+) -> None:
+    from pluralign.studies.fitting import fit as fit_users
+
+    with _steps() as on_step:
+        on_step("read the comparisons")
+        comparisons = source.load()
+        on_step(f"fit {settings.users}")
+        found = fit_users(comparisons, settings, encoder=encoder, cache_dir=cache, device=device)
+    if out is not None:
+        found.reward.save(out)
+        write_json(out / "fit.json", found.as_dict())
+    if json:
+        print_json(found.as_dict())
+    else:
+        print_fit(found.as_dict())
+        if out is not None:
+            stdout.print(f"saved in {out}", highlight=False)
+
+
+def evaluate(model: Path, source: Source, pooled: Path | None, *, json: bool) -> None:
+    from pluralign.rewards import LinearReward
+
+    reward, comparisons = LinearReward.load(model), source.load()
+    own, unknown = reward.predict(comparisons), reward.predict(comparisons, unknown=True)
+    known = reward.user_index(comparisons.user_ids)[comparisons.user[comparisons.first_row]] >= 0
+    found: dict[str, Any] = {
+        "users": reward.users.kind,
+        "n_comparisons": len(own),
+        "n_comparisons_of_unknown_users": int((~known).sum()),
+        "scores": score(own).as_dict(),
+        "accuracy": mean_interval(own),
+        "accuracy_unknown_user": mean_interval(unknown),
+        "gain_over_unknown_user": {m: paired_difference(own, unknown, m) for m in ("accuracy", "log_prob")},
+    }
+    if pooled is not None:
+        base = LinearReward.load(pooled).predict(comparisons)
+        found["gain_over_pooled"] = {m: paired_difference(own, base, m) for m in ("accuracy", "log_prob")}
+    if json:
+        print_json(found)
+    else:
+        print_evaluation(found)
+
+
+def adapt(model: Path, source: Source, out: Path | None, *, json: bool) -> None:
+    from dataclasses import replace
+
+    from pluralign.inference.adapt import adapt as place_users
+    from pluralign.rewards import LinearReward
+
+    reward, comparisons = LinearReward.load(model), source.load()
+    users = place_users(reward.users, reward.design(comparisons))
+    placed = replace(reward, users=users, user_ids=comparisons.user_ids)
+    if out is not None:
+        placed.save(out)
+    found = {"users": users.kind, "n_users": users.n_users, "n_comparisons": comparisons.n_decisions}
+    if json:
+        print_json(found)
+    else:
+        where = f", saved in {out}" if out else ""
+        stdout.print(
+            f"placed {users.n_users:,} users from {comparisons.n_decisions:,} comparisons{where}", highlight=False
+        )
+
+
+def simulate(out: Path, *, json: bool, **settings: Any) -> None:
+    from pluralign.comparisons import to_table, write_jsonl
+    from pluralign.populations import simulate as draw
+
+    population = draw(**settings)
+    if out.suffix == ".parquet":
+        from pyarrow.parquet import write_table
+
+        from pluralign.files import replacing
+
+        with replacing(out) as part:
+            write_table(to_table(population.comparisons), part)
+    else:
+        write_jsonl(population.comparisons, out)
+    truth = out.with_suffix(".truth.json")
+    write_json(truth, population.truth.as_dict())
+    found = {
+        "rows": len(population.comparisons),
+        "users": population.comparisons.n_users,
+        "out": str(out),
+        "truth": str(truth),
+    }
+    if json:
+        print_json(found)
+    else:
+        stdout.print(
+            f"{found['rows']:,} comparisons of {found['users']:,} users in {out}, the truth in {truth}", highlight=False
+        )
+
+
+def datasets(name: str | None, *, json: bool) -> None:
+    from pluralign import datasets as sets
+
+    shown = [name] if name else sets.names()
+    found = {each: sets.describe(each) for each in shown}
+    if json:
+        print_json({each: {"summary": found[each].summary, "options": found[each].options} for each in shown})
+        return
+    for each in shown:
+        stdout.print(f"[bold]{each:20s}[/bold] {found[each].summary}", highlight=False)
+        if name:
+            stdout.print(f"from {found[each].origin}; licence: {found[each].licence}", highlight=False)
+            for option, default in found[each].options.items():
+                stdout.print(f"  --option {option}={default}", highlight=False)
+
+
+@contextmanager
+def _steps() -> Iterator[Step]:
+    """Say on stderr what is being done: a spinner on a terminal, a line each elsewhere."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    if not stderr.is_terminal:
+        yield lambda step: print(step, file=sys.stderr, flush=True)
+        return
+    with stderr.status("start") as status:
+        yield lambda step: status.update(step)
+
+
+def _assignments(flag: str, given: list[str] | None) -> dict[str, str]:
+    """`name=value` texts as a mapping."""
+    found = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f'{flag} is "{text}"; it must be name=value')
+        found[name] = value
+    return found
+
+
+def _value(text: str) -> object:
+    """A flag's text as YAML reads it: 50 is a number, true is true."""
+    import yaml
+
+    return yaml.safe_load(text)

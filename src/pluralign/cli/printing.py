@@ -1,0 +1,160 @@
+"""Tables and progress in the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pluralign.studies.results import plain
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(plain(value), allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def print_study(results: Mapping[str, Any]) -> None:
+    """The ladder, its controls, what unseen users get, and the verdict."""
+    data, level = results["data"], round(100 * results["settings"]["level"])
+    stdout.print(
+        f"[bold]{data['name']}[/bold]  {data['decisions']:,} decisions of {data['users']:,} users, "
+        f"{data['items']:,} items, {data['sources']:,} sources"
+    )
+    for finding in data["findings"]:
+        stdout.print(f"[yellow]note[/yellow]  {finding['message']}")
+    seeds = results["ladder"]["n_seeds"]
+    table = Table(title=f"Held-out decisions of seen users ({seeds} splits, {level} % intervals clustered by user)")
+    for column in ("model", "settings"):
+        table.add_column(column)
+    for column in ("accuracy", "over users ± SD", "worst tenth", "nats", "accuracy over pooled", "nats over pooled"):
+        table.add_column(column, justify="right")
+    settings = _chosen(results["seeds"])
+    for row in results["ladder"]["rows"]:
+        scores, gains = row["scores"], row["gains"]
+        chosen = row["name"] == results["verdict"]["rung"]
+        table.add_row(
+            row["name"],
+            settings.get(row["name"], ""),
+            _number(scores["accuracy"], 3),
+            f"{_number(scores['accuracy_users'], 3)} ± {_number(scores['accuracy_users_sd'], 3)}",
+            _number(scores["worst_decile"], 3),
+            _number(None if scores["log_loss"] is None else -scores["log_loss"], 3),
+            _gain(gains.get("accuracy"), 100, 1),
+            _gain(gains.get("log_prob"), 1, 3),
+            style="dim" if row["control"] else "bold" if chosen else None,
+        )
+    stdout.print(table)
+    if results["unseen_users"]:
+        _print_unseen(results["unseen_users"], level)
+    verdict = results["verdict"]
+    stdout.print(f"\n[bold]{verdict['answer']}[/bold]: {verdict['reason']}")
+
+
+def _print_unseen(tables: list[Mapping[str, Any]], level: int) -> None:
+    table = Table(title=f"Unseen users, placed from m comparisons of their own: accuracy (nats over pooled, {level} %)")
+    table.add_column("m", justify="right")
+    names = [row["name"] for row in tables[0]["rows"]]
+    for name in names:
+        table.add_column(name, justify="right")
+    for each in tables:
+        cells = []
+        for row in each["rows"]:
+            gain = row["gains"].get("log_prob")
+            cells.append(_number(row["scores"]["accuracy"], 3) + (f" ({_gain(gain, 1, 3)})" if gain else ""))
+        table.add_row(str(each["n_context"]), *cells)
+    stdout.print(table)
+
+
+def _chosen(seeds: list[Mapping[str, Any]]) -> dict[str, str]:
+    """What each rung chose in each split: "K 3" where all agree, "K 3, 2, 3" where not."""
+    shown = {"n_clusters": "K", "rank": "rank"}
+    found = {}
+    for rung in seeds[0]["rungs"]:
+        for key, word in shown.items():
+            values = [str(seed["rungs"][rung]["settings"].get(key, "")) for seed in seeds]
+            if any(values):
+                found[rung] = f"{word} {values[0] if len(set(values)) == 1 else ', '.join(values)}"
+    return found
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _gain(interval: Mapping[str, Any] | None, scale: float, digits: int) -> str:
+    if interval is None or interval["estimate"] is None:
+        return ""
+    estimate = f"{interval['estimate'] * scale:+.{digits}f}"
+    if interval["low"] is None:
+        return estimate
+    return f"{estimate} [{interval['low'] * scale:+.{digits}f}, {interval['high'] * scale:+.{digits}f}]"
+
+
+def print_fit(found: Mapping[str, Any]) -> None:
+    """What was fitted, and the evidence behind its settings."""
+    stdout.print(
+        f"[bold]{found['users']}[/bold]  log-likelihood {found['log_likelihood']:.3f}  "
+        f"{found['n_parameters']:,} parameters  {found['n_comparisons']:,} comparisons of {found['n_users']:,} users",
+        highlight=False,
+    )
+    for name in ("ridge", "n_clusters", "shares", "rank", "spread", "lapse", "position_bias"):
+        if name in found:
+            value = found[name]
+            shown = ", ".join(f"{v:.3f}" for v in value) if isinstance(value, list) else f"{value:.4g}"
+            stdout.print(f"  {name} {shown}", highlight=False)
+    choice = plain(found["choice"])
+    if isinstance(choice, list) and len(choice) > 1:
+        table = Table(title="candidates")
+        for column in choice[0]:
+            table.add_column(str(column), justify="right")
+        for row in choice:
+            table.add_row(*(_cell(value) for value in row.values()))
+        stdout.print(table)
+
+
+def print_evaluation(found: Mapping[str, Any]) -> None:
+    """Scores of a saved model."""
+    found = plain(found)  # type: ignore[assignment]
+    scores, accuracy = found["scores"], found["accuracy"]
+    stdout.print(
+        f"[bold]{found['users']}[/bold] on {found['n_comparisons']:,} comparisons, "
+        f"{found['n_comparisons_of_unknown_users']:,} of them by users it does not know",
+        highlight=False,
+    )
+    interval = "" if accuracy["low"] is None else f" [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    stdout.print(
+        f"  accuracy {accuracy['estimate']:.3f}{interval}, over users {_number(scores['accuracy_users'], 3)} "
+        f"± {_number(scores['accuracy_users_sd'], 3)}, worst tenth {_number(scores['worst_decile'], 3)}\n"
+        f"  log loss {scores['log_loss']:.4f} nats, Brier {scores['brier']:.4f}, "
+        f"calibration error {_number(scores['calibration']['error'], 3)}",
+        highlight=False,
+    )
+    for key, words in (
+        ("gain_over_unknown_user", "the unknown user's model"),
+        ("gain_over_pooled", "the pooled model"),
+    ):
+        if key in found:
+            gain = found[key]
+            stdout.print(
+                f"  over {words}: {_gain(gain['accuracy'], 100, 1)} points, {_gain(gain['log_prob'], 1, 3)} nats",
+                highlight=False,
+            )
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.5g}"
+        case list():
+            return " ".join(_cell(v) for v in value)
+    return str(value)

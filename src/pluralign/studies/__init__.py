@@ -1,0 +1,1 @@
+"""The whole pipeline, from comparisons to a verdict. Not called `study`, which is the function at the front door."""

@@ -1,0 +1,121 @@
+"""What a study keeps on disk of each finished split, so that one that was stopped goes on instead of beginning again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pluralign import __version__
+from pluralign.comparisons import Comparisons
+from pluralign.evaluation import Predictions
+from pluralign.files import replacing, write_json
+from pluralign.studies.settings import StudySettings
+
+_OWN = ("chosen", "best_other")  # what differs between models of one set of decisions
+_SHARED = tuple(each.name for each in fields(Predictions) if each.name not in _OWN)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SeedResult:
+    """What one split showed.
+
+    Attributes:
+        seed: Of the split.
+        candidate: The rung that cross-validation chose inside the training rows.
+        evidence: That cross-validation, one row per rung.
+        rungs: Settings, evidence and words of each rung.
+        counts: Decisions, users and sources on each side.
+        test: Predictions of the seen users' test decisions by rung, and by control ("basis, another user's").
+        unknown: Predictions of the same decisions with the unknown user's model, by rung.
+        unseen: Predictions of unseen users' test decisions, placed from m of their own: "basis/4" is m = 4.
+        cluster: Cluster of every user in the cluster rung, -1 for users without training rows; empty without the rung.
+    """
+
+    seed: int
+    candidate: str
+    evidence: list[dict[str, Any]]
+    rungs: dict[str, dict[str, Any]]
+    counts: dict[str, int]
+    test: dict[str, Predictions]
+    unknown: dict[str, Predictions]
+    unseen: dict[str, Predictions]
+    cluster: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+
+
+class Kept:
+    """The finished splits of one study in a folder; nothing where the folder is None.
+
+    A study with other data, settings or version has another fingerprint, and what was kept of it is not used.
+    """
+
+    def __init__(self, folder: Path | None, comparisons: Comparisons, settings: StudySettings, encoder: object) -> None:
+        self.folder = None if folder is None else folder / "seeds"
+        self.fingerprint = "" if folder is None else _fingerprint(comparisons, settings, encoder)
+
+    def read(self, seed: int) -> SeedResult | None:
+        """A split that was finished before, or None."""
+        if self.folder is None:
+            return None
+        note = self.folder / f"{seed}.json"
+        if not note.is_file():
+            return None
+        plain = json.loads(note.read_text(encoding="utf-8"))
+        if plain.pop("fingerprint") != self.fingerprint:
+            return None
+        from safetensors.numpy import load_file
+
+        arrays = load_file(self.folder / f"{seed}.safetensors")
+        groups = {group: _unpack(arrays, group) for group in ("test", "unknown", "unseen")}
+        return SeedResult(**plain, **groups, cluster=arrays["cluster"])
+
+    def write(self, result: SeedResult) -> None:
+        """Keep a split. The note comes last: where it is, the arrays are."""
+        if self.folder is None:
+            return
+        from safetensors.numpy import save_file
+
+        arrays = {"cluster": result.cluster}
+        for group in ("test", "unknown", "unseen"):
+            arrays |= _pack(getattr(result, group), group)
+        with replacing(self.folder / f"{result.seed}.safetensors") as part:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
+        plain = {name: getattr(result, name) for name in ("seed", "candidate", "evidence", "rungs", "counts")}
+        write_json(self.folder / f"{result.seed}.json", plain | {"fingerprint": self.fingerprint})
+
+
+def _pack(predictions: Mapping[str, Predictions], group: str) -> dict[str, np.ndarray]:
+    """All models of a group predict the same decisions, so what they share is kept once."""
+    arrays = {}
+    for name, each in predictions.items():
+        arrays |= {f"{group}|{own}|{name}": getattr(each, own) for own in _OWN}
+        arrays |= {f"{group}|{shared}": getattr(each, shared) for shared in _SHARED}
+    return arrays
+
+
+def _unpack(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, Predictions]:
+    start = f"{group}|chosen|"
+    names = [name.removeprefix(start) for name in arrays if name.startswith(start)]
+    return {
+        name: Predictions(
+            **{own: arrays[f"{group}|{own}|{name}"] for own in _OWN},
+            **{shared: arrays[f"{group}|{shared}"] for shared in _SHARED},
+        )
+        for name in names
+    }
+
+
+def _fingerprint(comparisons: Comparisons, settings: StudySettings, encoder: object) -> str:
+    digest = sha256(json.dumps([__version__, asdict(settings), encoder], sort_keys=True).encode())
+    items = comparisons.items
+    columns = ("chosen", "rejected", "user", "source", "outcome", "weight", "choice", "position")
+    for array in (*(getattr(comparisons, column) for column in columns), items.prompt, items.attributes):
+        digest.update(b"|" if array is None else np.ascontiguousarray(array).tobytes())
+    for texts in (items.prompts, items.response, comparisons.user_ids):
+        digest.update(json.dumps(list(map(str, texts))).encode())
+    return digest.hexdigest()

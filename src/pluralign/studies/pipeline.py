@@ -1,0 +1,272 @@
+"""The study: split, encode, fit the ladder, choose inside the training rows, predict what was held out, decide.
+
+Each seed is one split with its own fits. What it predicts is written to OUT/seeds/SEED as soon as it is there, so that a
+study that was stopped goes on with the next seed. Figures are over all seeds, each user being one cluster however many
+seeds it was tested in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pluralign.comparisons import Comparisons
+from pluralign.evaluation import (
+    Interval,
+    Predictions,
+    Table,
+    combine_seeds,
+    compare,
+    draw_contexts,
+    feasible_sizes,
+    other_users,
+    paired_difference,
+    shuffle_membership,
+)
+from pluralign.features import Design
+from pluralign.files import write_json
+from pluralign.inference.adapt import adapt
+from pluralign.inference.clusters import refit_clusters
+from pluralign.rewards import LinearReward
+from pluralign.studies.features import FeatureSource, Step, say_nothing
+from pluralign.studies.kept import Kept, SeedResult
+from pluralign.studies.ladder import LADDER, Rung, choose_rung, fit_ladder
+from pluralign.studies.results import summarise
+from pluralign.studies.settings import StudySettings
+from pluralign.studies.splitting import make_folds, split_study
+from pluralign.studies.verdict import SHARED, Verdict, decide
+from pluralign.users import UNKNOWN, Clusters
+
+OTHER = "another user's"
+RANDOM = "random clusters"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        comparisons: The data.
+        settings: What was asked.
+        seeds: What each split showed.
+        table: Every rung and control on the same held-out decisions of seen users.
+        unseen: Tables of unseen users by number m of their own comparisons.
+        verdict: What to train.
+        models: Every rung fitted to all rows, its settings chosen among them.
+        results: All of it as plain values: `results.json`.
+    """
+
+    comparisons: Comparisons
+    settings: StudySettings
+    seeds: tuple[SeedResult, ...]
+    table: Table
+    unseen: dict[int, Table]
+    verdict: Verdict
+    models: dict[str, LinearReward]
+    results: dict[str, object]
+
+
+def run_study(
+    comparisons: Comparisons,
+    settings: StudySettings | None = None,
+    *,
+    out: Path | None = None,
+    cache_dir: Path | None = None,
+    device: str = "cpu",
+    on_step: Step = say_nothing,
+) -> Study:
+    """Run the whole study.
+
+    Args:
+        comparisons: The data.
+        settings: Defaults where None.
+        out: Folder for results, models and what is needed to go on after a stop; None writes nothing.
+        cache_dir: Feature cache; None means OUT/cache, or no cache without `out`.
+        device: Where encoders and fits run.
+        on_step: Called with a few words at the beginning of each step.
+
+    Raises:
+        DataError: Too few sources, users or rows for the splits that were asked for.
+    """
+    settings = settings or StudySettings()
+    if cache_dir is None and out is not None:
+        cache_dir = out / "cache"
+    source = FeatureSource(comparisons, settings.encoder, cache_dir=cache_dir, device=device, on_step=on_step)
+    kept = Kept(out, comparisons, settings, source.identity)
+    seeds = []
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        result = kept.read(seed)
+        if result is None:
+            result = run_seed(comparisons, settings, seed, source, on_step)
+            kept.write(result)
+        seeds.append(result)
+    table, unseen = tabulate(seeds, settings)
+    verdict = conclude(seeds, table, settings)
+    on_step("fit the ladder to all rows")
+    models = fit_models(comparisons, settings, source)
+    results = summarise(comparisons, settings, source.identity, seeds, table, unseen, verdict)
+    if out is not None:
+        for name, model in models.items():
+            model.save(out / "models" / name)
+        write_json(out / "results.json", results)
+    return Study(
+        comparisons=comparisons,
+        settings=settings,
+        seeds=tuple(seeds),
+        table=table,
+        unseen=unseen,
+        verdict=verdict,
+        models=models,
+        results=results,
+    )
+
+
+def run_seed(
+    comparisons: Comparisons, settings: StudySettings, seed: int, source: FeatureSource, on_step: Step
+) -> SeedResult:
+    """Split, fit and predict once."""
+    split = split_study(comparisons, settings, seed)
+    train = comparisons.take(split.train)
+    features = source.of(train)[2]
+    designs = {
+        name: Design.of(comparisons.take(getattr(split, name)), features)
+        for name in ("train", "test", "unseen_adapt", "unseen_test")
+    }
+    design, test = designs["train"], designs["test"]
+    folds = make_folds(design, settings, seed)
+    on_step(f"split {seed + 1 - settings.seed} of {settings.seeds}: fit the ladder")
+    rungs = fit_ladder(design, folds, settings.ladder(seed), settings.rungs)
+    on_step(f"split {seed + 1 - settings.seed} of {settings.seeds}: choose a rung")
+    candidate, evidence = choose_rung(design, folds, rungs)
+
+    known = np.unique(train.user)
+    other = torch.as_tensor(other_users(known, comparisons.n_users, seed=seed) if len(known) > 1 else known)
+    predicted, unknown = {}, {}
+    for name, rung in rungs.items():
+        predicted[name] = rung.model.predict(test)
+        unknown[name] = rung.model.predict(test, torch.full_like(test.user, UNKNOWN))
+        if name not in SHARED and len(known) > 1:
+            predicted[f"{name}, {OTHER}"] = rung.model.predict(test, other.long()[test.user])
+        if isinstance(rung.model, Clusters):
+            shuffled = shuffle_membership(rung.model.membership.numpy(force=True), seed=seed, known=known)
+            at_random = refit_clusters(rung.model, design, torch.as_tensor(shuffled, device=features.device))
+            predicted[f"{name}, {RANDOM}"] = at_random.predict(test)
+    clusters = rungs["cluster"].model if "cluster" in rungs else None
+    return SeedResult(
+        seed=seed,
+        candidate=candidate,
+        evidence=[asdict(each) for each in evidence],
+        rungs={
+            name: {"settings": rung.settings, "choice": rung.choice, "described": rung.described}
+            for name, rung in rungs.items()
+        },
+        test=predicted,
+        unknown=unknown,
+        unseen=_place_unseen(rungs, designs["unseen_adapt"], designs["unseen_test"], settings, seed),
+        cluster=_cluster_of(clusters, known) if isinstance(clusters, Clusters) else np.empty(0, dtype=np.int32),
+        counts={
+            f"{name}_{what}": count
+            for name, part in designs.items()
+            for what, count in (
+                ("decisions", part.n_decisions),
+                ("users", len(part.user.unique())),
+                ("sources", len(part.source.unique())),
+            )
+        },
+    )
+
+
+def _cluster_of(model: Clusters, known: np.ndarray) -> np.ndarray:
+    cluster = np.full(model.n_users, -1, dtype=np.int32)
+    cluster[known] = model.membership.argmax(1).numpy(force=True)[known]
+    return cluster
+
+
+def _place_unseen(
+    rungs: Mapping[str, Rung], pool: Design, test: Design, settings: StudySettings, seed: int
+) -> dict[str, Predictions]:
+    """Place unseen users from m of their own decisions on training sources; predict theirs on test sources.
+
+    All m are scored on the same decisions, of the users who have as many as the largest m.
+    """
+    user = pool.user.numpy(force=True)
+    sizes = feasible_sizes(user, sizes=settings.contexts, min_test=0)
+    if not sizes:
+        return {}
+    count = torch.bincount(pool.user, minlength=pool.n_users)
+    enough = (count >= max(sizes[-1], 1))[test.user]
+    if not bool(enough.any()):
+        return {}
+    test = test.take(enough)
+    predicted = {}
+    for m, context in zip(sizes, draw_contexts(user, sizes=sizes, seed=seed), strict=True):
+        keep = torch.zeros(pool.n_decisions, dtype=torch.bool, device=pool.user.device)
+        keep[torch.as_tensor(context, dtype=torch.int64)] = True
+        own = pool.take(keep)
+        for name, rung in rungs.items():
+            predicted[f"{name}/{m}"] = adapt(rung.model, own).predict(test)
+    return predicted
+
+
+def tabulate(seeds: list[SeedResult], settings: StudySettings) -> tuple[Table, dict[int, Table]]:
+    """The table of seen users, and one for each m of unseen users."""
+
+    def controls(names: Mapping[str, object]) -> list[str]:
+        return [name for name in names if name.endswith((OTHER, RANDOM))]
+
+    joined = {name: [seed.test[name] for seed in seeds] for name in seeds[0].test if all(name in s.test for s in seeds)}
+    table = compare(joined, controls=controls(joined), level=settings.level)
+    shared = set.intersection(*(set(seed.unseen) for seed in seeds))
+    sizes = sorted({int(key.split("/")[1]) for key in shared})
+    unseen = {
+        m: compare(
+            {name: [seed.unseen[f"{name}/{m}"] for seed in seeds] for name in LADDER if f"{name}/{m}" in shared},
+            level=settings.level,
+        )
+        for m in sizes
+    }
+    return table, unseen
+
+
+def conclude(seeds: list[SeedResult], table: Table, settings: StudySettings) -> Verdict:
+    """The verdict on the rung that cross-validation chose most often (the simplest of equals)."""
+    votes = Counter(seed.candidate for seed in seeds)
+    candidate = max(LADDER, key=lambda name: (votes[name], -LADDER.index(name)))
+    described = {name: str(rung["described"]) for name, rung in seeds[0].rungs.items()}
+    row = table[candidate]
+    if candidate == "pooled":
+        joined = combine_seeds([seed.test["pooled"] for seed in seeds])
+        none = paired_difference(joined, joined, "log_prob", level=settings.level)
+        return decide(candidate, none, none, None, described)
+    over_reliability: Interval | None = None
+    if "reliability" in seeds[0].test and candidate not in SHARED:
+        over_reliability = paired_difference(
+            combine_seeds([seed.test[candidate] for seed in seeds]),
+            combine_seeds([seed.test["reliability"] for seed in seeds]),
+            "log_prob",
+            level=settings.level,
+        )
+    return decide(candidate, row.gains["log_prob"], row.gains["accuracy"], over_reliability, described)
+
+
+def fit_models(comparisons: Comparisons, settings: StudySettings, source: FeatureSource) -> dict[str, LinearReward]:
+    """Fit every rung to all rows; its settings are chosen anew among all of them."""
+    encoder, standardizer, features = source.of(comparisons)
+    design = Design.of(comparisons, features)
+    rungs = fit_ladder(
+        design, make_folds(design, settings, settings.seed), settings.ladder(settings.seed), settings.rungs
+    )
+    return {
+        name: LinearReward(users=rung.model, user_ids=comparisons.user_ids, encoder=encoder, standardizer=standardizer)
+        for name, rung in rungs.items()
+    }
+
+
+def study(comparisons: Comparisons, *, out: Path | None = None, device: str = "cpu", **settings: object) -> Study:
+    """Run the whole study: `run_study` with the fields of `StudySettings` by name."""
+    return run_study(comparisons, StudySettings.of(settings), out=out, device=device)

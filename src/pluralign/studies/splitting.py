@@ -1,0 +1,52 @@
+"""Which decisions a study trains on, tests on, and keeps for users it has never seen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pluralign.comparisons import Comparisons, StudySplit, split_by_item, split_last, study_split
+from pluralign.comparisons.splits import pick_users
+from pluralign.errors import DataError
+from pluralign.features import Design
+from pluralign.inference.folds import Folds, folds_by_item, folds_by_source
+from pluralign.studies.settings import StudySettings
+
+LEAST_USERS = 10  # with fewer users than this, none are kept apart: a handful of new users says nothing
+
+
+def split_study(comparisons: Comparisons, settings: StudySettings, seed: int) -> StudySplit:
+    """Split rows as the settings ask, by source, by item or by time, and by user.
+
+    Raises:
+        DataError: A side would be empty.
+    """
+    unseen = settings.unseen if len(np.unique(comparisons.user)) >= LEAST_USERS else 0.0
+    if settings.split == "source":
+        return study_split(comparisons, seed=seed, test=settings.test, unseen=unseen)
+    if settings.split == "item":
+        split = split_by_item(comparisons, settings.test, seed=seed)
+    else:
+        split = split_last(comparisons, settings.test)
+    users = pick_users(comparisons, unseen, np.random.default_rng(seed)) if unseen else np.empty(0, dtype=np.int32)
+    new = np.isin(comparisons.user, users)
+    both = StudySplit(
+        train=split.train[~new[split.train]],
+        test=split.test[~new[split.test]],
+        unseen_adapt=split.train[new[split.train]],
+        unseen_test=split.test[new[split.test]],
+        unseen_users=users,
+    )
+    if not len(both.train) or not len(both.test):
+        raise DataError(
+            f"the seen users have {len(both.train)} rows to train on and {len(both.test)} to test on",
+            hint="choose smaller shares or another seed",
+        )
+    return both
+
+
+def make_folds(design: Design, settings: StudySettings, seed: int) -> Folds:
+    """Folds of the training rows that hold out what the study's test holds out."""
+    if settings.split == "item":
+        n_items = len(design.items_used())
+        return folds_by_item(design, min(settings.folds, max(n_items // 4, 2)), seed)
+    return folds_by_source(design, min(settings.folds, len(design.source.unique())), seed)

@@ -1,1 +1,0 @@
-"""The whole pipeline, from comparisons to a verdict."""

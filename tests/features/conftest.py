@@ -12,7 +12,7 @@ import pytest
 
 from pluralign.comparisons import Comparisons, from_columns
 
-WORDS = "the a cat dog sat ran on under mat house and then slept again why not indeed perhaps green blue old new".split()
+WORDS = Path(__file__).with_name("words.txt").read_text().split()
 
 
 def table(responses: list[str], *, prompt: str = "say something") -> Comparisons:
@@ -36,7 +36,8 @@ def build_tokenizer(folder: Path, *, padding_side: str, template: str | None = T
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {
-        word: i for i, word in enumerate(["<s>", "</s>", "<unk>", "[user]", "[assistant]", *WORDS, *map(str, range(60))])
+        word: i
+        for i, word in enumerate(["<s>", "</s>", "<unk>", "[user]", "[assistant]", *WORDS, *map(str, range(60))])
     }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -4,14 +4,13 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pluralign.comparisons.table import from_attributes
 from pluralign.errors import ConfigError
 from pluralign.features import Design
+from pluralign.inference.folds import folds_by_source
 from pluralign.inference.heads import fit_heads
-from pluralign.inference.pooled import choose_ridge, default_ridges, fit_pooled, fold_of_source
+from pluralign.inference.pooled import choose_ridge, default_ridges, fit_pooled
 from pluralign.likelihoods import Decisions, Logit
 
 
@@ -37,15 +36,6 @@ def make_design(n: int, dim: int, *, scale: float, n_sources: int, seed: int = 0
     )
 
 
-@given(st.integers(2, 6), st.integers(0, 2**32 - 1))
-def test_no_source_straddles_folds_and_every_fold_is_used(n_folds, seed):
-    design = make_design(60, 2, scale=1.0, n_sources=12, seed=seed % 1000)
-    fold = fold_of_source(design, n_folds, seed)
-    for source in design.source.unique():
-        assert len(fold[design.source == source].unique()) == 1
-    assert fold.unique().tolist() == list(range(n_folds))
-
-
 def test_more_folds_than_sources_is_an_error():
     design = make_design(30, 2, scale=1.0, n_sources=3)
     with pytest.raises(ConfigError, match="n_folds is 5 and the rows come from 3 sources") as error:
@@ -56,13 +46,13 @@ def test_more_folds_than_sources_is_an_error():
 def test_the_path_is_what_separate_fits_and_scores_give():
     design = make_design(200, 4, scale=2.0, n_sources=50)
     ridges = torch.tensor([0.0, 10.0], dtype=torch.float64)
-    path = choose_ridge(design, ridges=ridges, n_folds=3, seed=5)
-    fold = fold_of_source(design, 3, 5)
+    folds = folds_by_source(design, 3, seed=5)
+    path = choose_ridge(design, ridges=ridges, folds=folds)
     total = torch.zeros(2, dtype=torch.float64)
     for k in range(3):
         for i in range(2):
-            theta = fit_heads(design.take(fold != k), ridge=ridges[[i]]).theta
-            held = design.take(fold == k)
+            theta = fit_heads(design.take(folds.training(k)), ridge=ridges[[i]]).theta
+            held = design.take(folds.held(k))
             total[i] -= Logit().log_prob(held.margins(theta), held.decisions).sum()
     torch.testing.assert_close(path.log_loss, total / 200, atol=1e-8, rtol=0)
 

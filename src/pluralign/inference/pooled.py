@@ -1,21 +1,22 @@
 """Fit one reward for everybody, its ridge chosen by cross-validation on log loss.
 
 Every (ridge, fold) pair is a head of one `fit_heads` call, so that the whole choice is a few passes over the features.
-Folds are made of whole sources: siblings of a held-out decision are held out too.
+Folds hold out what the evaluation will (`folds`).
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from pluralign.errors import ConfigError
 from pluralign.features import Design
+from pluralign.inference.folds import Folds, folds_by_source
 from pluralign.inference.heads import EXACT_DIM, fit_heads
 from pluralign.likelihoods import Likelihood, Logit
 from pluralign.users import Pooled
 
+N_FOLDS = 5
 _PRIOR_SD = (0.05, 0.15, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0)  # standard deviations of a margin, in nats
 
 
@@ -63,29 +64,6 @@ class PooledReport:
     converged: bool
 
 
-def fold_of_source(design: Design, n_folds: int, seed: int) -> Int[Tensor, " decisions"]:
-    """Deal the sources into folds of nearly equal size and return the fold of every decision.
-
-    Raises:
-        ConfigError: Fewer than 2 folds, or more folds than sources.
-    """
-    _, number, count = design.source.unique(return_inverse=True, return_counts=True)
-    n_sources = len(count)
-    if not 2 <= n_folds <= n_sources:
-        raise ConfigError(
-            f"n_folds is {n_folds} and the rows come from {n_sources} sources; folds are whole sources, "
-            f"so n_folds is from 2 to {n_sources}",
-            hint="give the ridge, or a table whose `source` tells finer",
-        )
-    shuffled = torch.randperm(n_sources, generator=torch.Generator().manual_seed(seed)).to(count.device)
-    order = shuffled[count[shuffled].argsort(descending=True, stable=True)]
-    place = torch.arange(n_sources, device=count.device)
-    there, back = place % n_folds, n_folds - 1 - place % n_folds
-    fold = torch.empty_like(place)
-    fold[order] = torch.where(place // n_folds % 2 == 0, there, back)  # largest first, to and fro
-    return fold[number]
-
-
 def default_ridges(design: Design) -> Float[Tensor, " ridges"]:
     """Candidates at which the prior's margins have a standard deviation of 0.05 to 15 nats.
 
@@ -102,19 +80,17 @@ def choose_ridge(
     design: Design,
     *,
     ridges: Float[Tensor, " ridges"] | None = None,
-    n_folds: int = 5,
-    seed: int = 0,
+    folds: Folds | None = None,
     center: Float[Tensor, " dim"] | None = None,
     likelihood: Likelihood | None = None,
     tolerance: float = 1e-4,
 ) -> RidgePath:
-    """Cross-validate one head over candidate ridges, folds being whole sources.
+    """Cross-validate one head over candidate ridges.
 
     Args:
         design: Rows and features.
         ridges: Candidates; None means `default_ridges`.
-        n_folds: Number of folds.
-        seed: Of the folds.
+        folds: What trains and what is held out; None means five folds of whole sources.
         center: Prior mean of the head; None means 0.
         likelihood: Logit by default.
         tolerance: Of `fit_heads`.
@@ -124,24 +100,26 @@ def choose_ridge(
     """
     likelihood = likelihood or Logit()
     ridges = default_ridges(design) if ridges is None else ridges.to(design.features)
-    fold = fold_of_source(design, n_folds, seed)
-    heads = len(ridges) * n_folds
+    folds = folds or folds_by_source(design, N_FOLDS, seed=0)
+    n_folds = len(folds)
     fit = fit_heads(
         design,
         ridge=ridges.repeat_interleave(n_folds),
-        group=fold,
-        group_weight=(1 - torch.eye(n_folds, dtype=ridges.dtype, device=ridges.device)).repeat(1, len(ridges)),
-        center=None if center is None else center.expand(heads, -1),
+        group=folds.group,
+        group_weight=folds.trains.repeat(1, len(ridges)),
+        center=None if center is None else center.expand(len(ridges) * n_folds, -1),
         likelihood=likelihood,
         tolerance=tolerance,
     )
     theta = fit.theta.reshape(len(ridges), n_folds, design.dim)
-    weight = design.weight.double()
-    size = weight.new_zeros(n_folds).index_add_(0, fold, weight)
+    scored = folds.held_in >= 0
+    held_in, weight = folds.held_in[scored], design.weight[scored].double()
+    size = weight.new_zeros(n_folds).index_add_(0, held_in, weight)
     loss = []
     for each in theta:
-        log_prob = likelihood.log_prob(design.margins(each), design.decisions).gather(1, fold[:, None])[:, 0]
-        loss.append(-weight.new_zeros(n_folds).index_add_(0, fold, weight * log_prob))
+        log_prob = likelihood.log_prob(design.margins(each), design.decisions)[scored]
+        own = log_prob.gather(1, held_in[:, None])[:, 0]
+        loss.append(-weight.new_zeros(n_folds).index_add_(0, held_in, weight * own))
     by_fold = torch.stack(loss)
     return RidgePath(
         ridge=ridges,
@@ -156,8 +134,7 @@ def fit_pooled(
     *,
     ridge: float | None = None,
     ridges: Float[Tensor, " ridges"] | None = None,
-    n_folds: int = 5,
-    seed: int = 0,
+    folds: Folds | None = None,
     likelihood: Likelihood | None = None,
     tolerance: float = 1e-5,
 ) -> tuple[Pooled, PooledReport]:
@@ -167,8 +144,7 @@ def fit_pooled(
         design: Rows and features.
         ridge: Prior precision of theta, 0 for maximum likelihood; None chooses it among `ridges`.
         ridges: Candidates; None means `default_ridges`.
-        n_folds: Folds of the choice.
-        seed: Of the folds.
+        folds: Of the choice; None means five folds of whole sources.
         likelihood: Logit by default.
         tolerance: Of `fit_heads`.
 
@@ -178,7 +154,7 @@ def fit_pooled(
     path = None
     start = None
     if ridge is None:
-        path = choose_ridge(design, ridges=ridges, n_folds=n_folds, seed=seed, likelihood=likelihood)
+        path = choose_ridge(design, ridges=ridges, folds=folds, likelihood=likelihood)
         ridge, start = float(path.ridge[path.best]), path.start[path.best][None]
     fit = fit_heads(
         design,

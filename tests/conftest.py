@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no bug, and a law that fails must fail for everybody.
+settings.register_profile("pluralign", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("pluralign")
 
 DATA = Path(os.environ.get("PLURALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

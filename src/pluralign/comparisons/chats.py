@@ -15,7 +15,7 @@ from pluralign.errors import DataError
 Message = Mapping[str, Any]
 
 
-def encode_chat(messages: Sequence[Message]) -> str:
+def encode_chat(messages: Any) -> str:
     """Spell a list of messages as canonical JSON.
 
     Raises:

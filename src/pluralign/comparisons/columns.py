@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn, TypeAlias, TypeGuard
@@ -73,6 +74,9 @@ class Columns:
         return {role: name for role, name in self.wanted.items() if name in names}
 
 
+ROLES = tuple(field.name for field in fields(Columns))
+
+
 def as_columns(columns: Columns | Mapping[str, str] | None) -> Columns:
     """Accept a mapping in place of `Columns`.
 
@@ -81,17 +85,17 @@ def as_columns(columns: Columns | Mapping[str, str] | None) -> Columns:
     """
     if isinstance(columns, Columns):
         return columns
-    known = [field.name for field in fields(Columns)]
     for role in columns or {}:
-        if role not in known:
-            raise ConfigError(f'unknown role "{role}" of a column; known: {", ".join(known)}')
+        if role not in ROLES:
+            raise ConfigError(f'unknown role "{role}" of a column; known: {", ".join(ROLES)}')
     return Columns(**(columns or {}))
 
 
 def fail_column(role: str, name: str, names: Sequence[str], where: str) -> NoReturn:
     """Say that a column is missing, which there are, and which of them may be meant."""
-    near = [column for column in names if any(word in column.lower() for word in (role, *SYNONYMS.get(role, ())))]
-    near += [column for column in difflib.get_close_matches(name, names) if column not in near]
+    words = (role, *SYNONYMS.get(role, ()))
+    near = [column for column in names if any(word in column.lower() for word in words)]
+    near += difflib.get_close_matches(name, [column for column in names if column not in ROLES])
     flag = role.replace("_", "-")
     if near:
         hint = f'name it with --{flag}-column {near[0]}, in Python columns={{"{role}": "{near[0]}"}}'
@@ -188,7 +192,7 @@ def fail_values(column: RawColumn, name: str, rows: np.ndarray, place: Place) ->
 
     def tell(row: int) -> str:
         value = value_at(column, row)
-        return f"{name} is missing" if value is None else f"{name} is {show(value)} ({kind_of(value)}), not a text"
+        return f"{name} is missing" if is_missing(value) else f"{name} is {show(value)} ({kind_of(value)}), not a text"
 
     fail_rows(rows, place, tell, hint="accepted are texts and chats (lists of messages); drop or mend these rows")
 
@@ -224,10 +228,15 @@ def read_names(column: RawColumn, name: str, place: Place, *, may_miss: bool = F
             fail_rows(
                 np.flatnonzero(np.isin(index, blank)),
                 place,
-                lambda row: f"{name} is {'missing' if value_at(column, row) is None else 'empty'}",
+                lambda row: f"{name} is {'missing' if is_missing(value_at(column, row)) else 'empty'}",
                 hint="accepted are texts and whole numbers; fill it, or drop these rows",
             )
     return names
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value is None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def name_values(values: list[Any], name: str, place: Place) -> pa.ChunkedArray:
@@ -235,12 +244,13 @@ def name_values(values: list[Any], name: str, place: Place) -> pa.ChunkedArray:
     texts: list[str | None] = []
     bad = []
     for row, value in enumerate(values):
-        whole = isinstance(value, float) and value.is_integer()
-        if value is None or value != value:
+        if is_missing(value):
             texts.append(None)
         elif isinstance(value, str):
             texts.append(value)
-        elif not isinstance(value, bool) and (isinstance(value, int) or whole):
+        elif not isinstance(value, bool) and (
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        ):
             texts.append(str(int(value)))
         else:
             bad.append(row)
@@ -278,7 +288,7 @@ def read_numbers(
 
 
 def as_numbers(column: RawColumn) -> FloatArray:
-    """Values as floating point numbers, NaN where they are none."""
+    """Values as floating point numbers: NaN for a missing one, infinity for what is no number."""
     if not isinstance(column, list) and (
         pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
     ):
@@ -290,10 +300,12 @@ def as_numbers(column: RawColumn) -> FloatArray:
 
 
 def as_number(value: object) -> float:
+    if value is None:
+        return math.nan
     try:
         return float(value)  # type: ignore[arg-type]  # what float() refuses is not a number
     except (TypeError, ValueError):
-        return float("nan")
+        return math.inf
 
 
 def read_outcome(column: RawColumn, name: str, place: Place) -> FloatArray:
@@ -324,8 +336,8 @@ def read_position(column: RawColumn, name: str, place: Place) -> FloatArray:
             column,
             name,
             place,
-            accepted="1 (chosen was shown first), -1 (second) or 0 (not known)",
-            accept=lambda x: np.isin(x, (-1, 0, 1)),
+            accepted="1 (chosen was shown first), -1 (second), 0 or nothing (not known)",
+            accept=lambda x: np.isnan(x) | np.isin(x, (-1, 0, 1)),
             hint="leave the column out where the order of presentation is not known",
         )
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from pluralign.comparisons.table import (
 from pluralign.errors import ConfigError, DataError
 from pluralign.types import FloatArray, IntArray
 
+Numbers: TypeAlias = Sequence[float | int] | np.ndarray
 Given: TypeAlias = Sequence[str] | Sequence[int] | np.ndarray
 
 BLOCK_PAIRS = 1 << 22  # pairs formed at a time, 64 MiB of indices
@@ -197,7 +198,7 @@ def from_ratings(
     *,
     user: Texts,
     item: Given,
-    rating: Sequence[float] | np.ndarray,
+    rating: Numbers,
     prompt: Texts | None = None,
     source: Texts | None = None,
     responses: Texts | None = None,
@@ -344,7 +345,7 @@ def from_rankings(
     responses: Texts | None = None,
     attributes: np.ndarray | None = None,
     attribute_names: Sequence[str] = (),
-    form: Literal["choices", "pairs"] = "choices",
+    form: str = "choices",
     name: str = "rankings",
 ) -> Comparisons:
     """Turn rankings, of any lengths, into decisions.
@@ -471,7 +472,7 @@ def from_votes(
     user: Texts,
     first: Given,
     second: Given,
-    vote: Sequence[float] | np.ndarray,
+    vote: Numbers,
     prompt: Texts | None = None,
     source: Texts | None = None,
     responses: Texts | None = None,

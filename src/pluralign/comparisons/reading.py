@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from pluralign.comparisons.chats import divide_chats
 from pluralign.comparisons.columns import (
+    ROLES,
     Columns,
     Place,
     as_columns,
@@ -38,8 +39,7 @@ from pluralign.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import datasets
 
-Readable: TypeAlias = "str | Path | pa.Table | Mapping[str, Sequence[Any]] | datasets.Dataset | datasets.DatasetDict"
-Identical = Literal["error", "drop", "tie"]
+Readable: TypeAlias = "str | Path | pa.Table | Mapping[str, Any] | datasets.Dataset | datasets.DatasetDict"
 
 NUMBERS = ("outcome", "weight", "position")
 HUB = "hf:"
@@ -50,7 +50,7 @@ def read(
     *,
     columns: Columns | Mapping[str, str] | None = None,
     users: Readable | None = None,
-    identical: Identical = "error",
+    identical: str = "error",
     prompt_end: str | None = None,
     config: str | None = None,
     revision: str | None = None,
@@ -85,8 +85,6 @@ def read(
                  config=config, revision=revision)  # fmt: skip
     read_parts = [read_part(raw, roles, prompt_end) for raw in parts]
     found = join_parts(read_parts)
-    if not len(found.chosen):
-        raise DataError(f"{found.where} has no rows", hint="write at least one comparison to it")
     found = settle_identical(gather_choices(found), identical)
     table = from_columns(
         prompt=found.prompt,
@@ -132,13 +130,10 @@ class Found:
         """Keep some rows, in their order."""
         columns = {
             role: column.take(pa.array(rows)) if isinstance(column, pa.ChunkedArray) else column[rows]
-            for role in COLUMN_ROLES
+            for role in ROLES
             if (column := getattr(self, role)) is not None
         }
         return replace(self, place=lambda row: self.place(int(rows[row])), **columns)
-
-
-COLUMN_ROLES = tuple(Columns.__dataclass_fields__)
 
 
 def load(
@@ -173,7 +168,7 @@ def load(
     )
 
 
-def as_raw(column: Sequence[Any]) -> Any:
+def as_raw(column: Any) -> Any:
     """A column that a caller gave, as a list or as Arrow has it."""
     if isinstance(column, pa.ChunkedArray):
         return column
@@ -224,10 +219,10 @@ def name_of(data: Readable) -> str:
 
 def read_part(raw: Raw, roles: Columns, prompt_end: str | None) -> Found:
     """Check the columns of one file."""
+    if not raw.names or (raw.columns and not len(raw)):
+        raise DataError(f"{raw.where} has no rows", hint="write at least one comparison to it")
     at = {role: raw.columns[name] for role, name in roles.find(raw.names, raw.where).items()}
     called = roles.wanted
-    if not len(raw):
-        raise DataError(f"{raw.where} has no rows", hint="write at least one comparison to it")
 
     def names(role: str, *, may_miss: bool = False) -> pa.ChunkedArray | None:
         return read_names(at[role], called[role], raw.place, may_miss=may_miss) if role in at else None
@@ -269,7 +264,7 @@ def read_responses(
         raise DataError(
             f"{raw.where} mixes chats and texts: {kinds}",
             hint="write all of them in one way"
-            + ('; if the chats begin with the prompt, leave that column out with Columns(prompt="")'
+            + ('; if the chats begin with the prompt, leave it out: Columns(prompt="")'
                if not chats.get("prompt", True) else ""),
         )  # fmt: skip
     if chats["chosen"]:
@@ -348,7 +343,7 @@ def join_parts(parts: list[Found]) -> Found:
         return parts[0]
     first = parts[0]
     for part in parts[1:]:
-        for role in COLUMN_ROLES:
+        for role in ROLES:
             if (getattr(part, role) is None) != (getattr(first, role) is None):
                 has, lacks = (first, part) if getattr(part, role) is None else (part, first)
                 raise DataError(
@@ -377,7 +372,7 @@ def join_parts(parts: list[Found]) -> Found:
         where=f"{first.where} and {len(parts) - 1} more",
         place=place,
         format=first.format,
-        **{role: join(role) for role in COLUMN_ROLES},
+        **{role: join(role) for role in ROLES},
     )
 
 
@@ -393,7 +388,7 @@ def gather_choices(found: Found) -> Found:
     return replace(found, choice=number[order])
 
 
-def settle_identical(found: Found, identical: Identical) -> Found:
+def settle_identical(found: Found, identical: str) -> Found:
     """Deal with the rows whose responses are the same.
 
     Raises:

@@ -9,15 +9,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from pluralign.comparisons.table import Comparisons, index_texts
 from pluralign.errors import ConfigError, DataError
 from pluralign.types import BoolArray, IntArray
-
-Together = Literal["source", "response"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +51,7 @@ class StudySplit:
     unseen_users: IntArray
 
 
-def group_rows(comparisons: Comparisons, together: Together = "source") -> IntArray:
+def group_rows(comparisons: Comparisons, together: str = "source") -> IntArray:
     """Number what may not be torn apart, 0, 1, 2, ... without gaps, (rows,).
 
     Args:
@@ -107,7 +104,7 @@ def pick_groups(size: IntArray, share: float, rng: np.random.Generator) -> BoolA
     return picked
 
 
-def split_by_source(comparisons: Comparisons, test: float = 0.2, *, seed: int, together: Together = "source") -> Split:
+def split_by_source(comparisons: Comparisons, test: float = 0.2, *, seed: int, together: str = "source") -> Split:
     """Put whole sources on one side; about a share `test` of the rows is on the test side.
 
     Raises:
@@ -121,7 +118,7 @@ def split_by_source(comparisons: Comparisons, test: float = 0.2, *, seed: int, t
     return Split(train=rows_of(~marked), test=rows_of(marked))
 
 
-def fold_by_source(comparisons: Comparisons, n_folds: int = 5, *, seed: int, together: Together = "source") -> IntArray:
+def fold_by_source(comparisons: Comparisons, n_folds: int = 5, *, seed: int, together: str = "source") -> IntArray:
     """Number the fold of every row, (rows,), such that no source is in two folds and folds are of about equal size.
 
     The largest source goes first, always into the fold that holds the fewest rows; equal sizes in random order.
@@ -234,7 +231,7 @@ def split_given(
     *,
     train: Sequence[str] = ("train",),
     test: Sequence[str] = ("test",),
-    straddling: Literal["error", "keep"] = "error",
+    straddling: str = "error",
 ) -> Split:
     """Use the split that the data came with; rows of other splits are dropped and counted.
 
@@ -278,7 +275,7 @@ def study_split(
     seed: int,
     test: float = 0.2,
     unseen: float = 0.2,
-    together: Together = "source",
+    together: str = "source",
 ) -> StudySplit:
     """Hold out sources and users at once.
 
@@ -316,7 +313,7 @@ def study_split(
     return split
 
 
-def count_groups(group: IntArray, n_needed: int, together: Together) -> IntArray:
+def count_groups(group: IntArray, n_needed: int, together: str) -> IntArray:
     """Rows of every group; too few groups are an error."""
     size = np.bincount(group).astype(np.int32)
     if len(size) < n_needed:

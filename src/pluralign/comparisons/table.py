@@ -48,7 +48,7 @@ class Items:
         return len(self.prompt)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Comparisons:
     """A table of comparisons: the chosen item, the rejected item, and who chose.
 
@@ -93,6 +93,12 @@ class Comparisons:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.chosen)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Comparisons {self.name}: {len(self):,} rows, {self.n_decisions:,} decisions, {self.n_users:,} users, "
+            f"{len(self.items):,} {self.format} items, {len(self.source_ids):,} sources>"
+        )
 
     @property
     def n_users(self) -> int:
@@ -200,7 +206,7 @@ def index_pairs(first: IntArray, second: IntArray) -> IntArray:
 
 
 def default_source(
-    prompt: IntArray, prompts: pa.Array, chosen: IntArray, rejected: IntArray, choice: IntArray | None
+    prompt: IntArray, prompts: pa.Array, chosen: IntArray, rejected: IntArray, choice: np.ndarray | None
 ) -> tuple[IntArray, tuple[str, ...]]:
     """What a row was drawn from, where the data do not say: its prompt.
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +26,6 @@ from pluralign.errors import CacheError, ConfigError, DataError
 
 if TYPE_CHECKING:
     import datasets
-
-Ties = Literal["error", "drop", "keep"]
 
 INDEX = "comparisons.json"
 VERSION = 1
@@ -46,7 +44,7 @@ ROW_COLUMNS = (
 )
 
 
-def to_table(comparisons: Comparisons, *, ties: Ties = "error") -> pa.Table:
+def to_table(comparisons: Comparisons, *, ties: str = "error") -> pa.Table:
     """Return TRL's preference format plus `user`: one row for each row, chats as lists of messages.
 
     TRL knows no outcome: it takes `chosen` for preferred. A row whose outcome is below 0.5 is therefore turned
@@ -91,7 +89,7 @@ def to_table(comparisons: Comparisons, *, ties: Ties = "error") -> pa.Table:
     return pa.table(columns)
 
 
-def settle_ties(comparisons: Comparisons, ties: Ties) -> Comparisons:
+def settle_ties(comparisons: Comparisons, ties: str) -> Comparisons:
     """Refuse or drop ties, unless they are to be kept."""
     if comparisons.outcome is None or ties == "keep":
         return comparisons
@@ -116,14 +114,14 @@ def take_names(names: tuple[str, ...], index: np.ndarray) -> pa.Array:
     return pa.array(names, type=pa.string()).take(pa.array(index))
 
 
-def to_trl(comparisons: Comparisons, *, ties: Ties = "error") -> datasets.Dataset:
+def to_trl(comparisons: Comparisons, *, ties: str = "error") -> datasets.Dataset:
     """Return `to_table` as a `datasets.Dataset` that TRL's trainers read."""
     import datasets
 
     return datasets.Dataset(to_table(comparisons, ties=ties))
 
 
-def write_jsonl(comparisons: Comparisons, path: str | Path, *, ties: Ties = "keep") -> None:
+def write_jsonl(comparisons: Comparisons, path: str | Path, *, ties: str = "keep") -> None:
     """Write `to_table` as one JSON object on each line, which `read` reads back."""
     table = to_table(comparisons, ties=ties)
 

@@ -78,6 +78,17 @@ def test_utterances_tell_the_same(tmp_path):
     assert (long.chosen.tolist(), long.rejected.tolist()) == (whole.chosen.tolist(), whole.rejected.tolist())
 
 
+def test_without_a_path_the_hub_is_asked(tmp_path, monkeypatch):
+    hub = pytest.importorskip("datasets")
+    tables = {"survey": SURVEY, "conversations": [TWO_TURNS]}
+    monkeypatch.setattr(hub, "load_dataset", lambda name, config, split: hub.Dataset.from_list(tables[config]))
+    fetched = datasets.load("prism")
+    write(tmp_path, SURVEY, [TWO_TURNS])
+    local = datasets.load("prism", tmp_path)
+    assert fetched.items.response.to_pylist() == local.items.response.to_pylist()
+    assert fetched.items.prompts.to_pylist() == local.items.prompts.to_pylist()
+
+
 def test_equal_scores_and_weights(tmp_path):
     write(tmp_path, SURVEY, [TWO_TURNS])
     assert datasets.load("prism", tmp_path, ties="tie").outcome.tolist() == [1, 0.5, 1]

@@ -97,6 +97,33 @@ def test_raw_batches_and_the_hub_s_parquet_are_one(tmp_path):
         assert getattr(raw, column).tolist() == getattr(hub, column).tolist()
 
 
+def test_without_a_path_the_hub_is_asked(tmp_path, monkeypatch):
+    hub = pytest.importorskip("datasets")
+    asked = {}
+
+    def load_dataset(name, **settings):
+        asked.update(name=name, **settings)
+        return {split: hub.Dataset.from_list(rows) for split, rows in (("train", ROWS[:5]), ("validation", ROWS[5:]))}
+
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    loaded = datasets.load("tldr")
+    assert asked["name"] == "openai/summarize_from_feedback"
+    write(tmp_path)
+    assert workers(loaded) == workers(datasets.load("tldr", tmp_path))
+
+
+def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
+    hub = pytest.importorskip("datasets")
+
+    def fail(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub, "load_dataset", fail)
+    with pytest.raises(DataError, match="cannot be fetched from the Hugging Face hub: no route") as caught:
+        datasets.load("tldr")
+    assert "--path" in caught.value.hint
+
+
 def test_news_articles_have_their_own_prompt(tmp_path):
     news = {**row("ann", "train"), "info": {"id": "n1", "site": "cnn", "title": "T", "article": "It rained."}}
     write(tmp_path, [news])

@@ -58,10 +58,7 @@ class ImpliedPairs:
         order = np.lexsort((rating, user))
         values, value = np.unique(rating[order], return_inverse=True)
         # Ratings such as 2.62 and 1.62 differ by a little less than 1 in binary.
-        reach = np.minimum(
-            np.searchsorted(values, values - min_gap + 1e-9 * (min_gap > 0), side="right"), np.arange(len(values))
-        )
-        reach = np.where(min_gap > 0, reach, np.arange(len(values)))
+        reach = np.minimum(np.searchsorted(values, values - min_gap + 1e-9, side="right"), np.arange(len(values)))
         key = user[order].astype(np.int64) * (len(values) + 1)
         first = np.searchsorted(key, key)
         lower = np.searchsorted(key + value, key + reach[value]) - first
@@ -93,18 +90,17 @@ class ImpliedPairs:
         count = self.count
         if per_user is not None and per_user < 1:
             raise ConfigError(f"pairs_per_user is {per_user}; it must be at least 1")
-        many = np.zeros(len(count), dtype=np.bool_) if per_user is None else count > per_user
-        few = np.repeat(~many, count)
-        drawn = np.flatnonzero(few)
-        need = np.where(many, per_user or 0, 0)
-        chosen = np.empty(0, dtype=np.int64)
-        # Draw with replacement and top up until all are distinct: which set results does not depend on the order.
+        wanted = count if per_user is None else np.minimum(count, per_user)
+        whole = np.where(wanted == count, count, 0)
+        drawn = np.arange(whole.sum()) + np.repeat(self.start[:-1] - np.cumsum(whole) + whole, whole)
+        need = wanted - whole
+        # Draw with replacement and top up until all are distinct: as good as drawing one by one without.
         while need.any():
             who = np.repeat(np.arange(len(count)), need)
             fresh = self.start[who] + (rng.random(len(who)) * count[who]).astype(np.int64)
-            chosen = np.unique(np.concatenate([chosen, fresh]))
-            have = np.bincount(np.searchsorted(self.start, chosen, side="right") - 1, minlength=len(count))
-            need = np.where(many, (per_user or 0) - have, 0)
-        drawn = np.concatenate([drawn, chosen])
-        who = np.searchsorted(self.start, drawn, side="right") - 1
-        return drawn[np.lexsort((rng.random(len(drawn)), who))]
+            drawn = np.unique(np.concatenate([drawn, fresh]))
+            need = wanted - np.bincount(self._owner(drawn), minlength=len(count))
+        return drawn[np.lexsort((rng.random(len(drawn)), self._owner(drawn)))]
+
+    def _owner(self, pair: Index) -> Index:
+        return np.searchsorted(self.start, pair, side="right") - 1

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -369,9 +369,13 @@ def _typed(option: str, value: Any, annotation: Any) -> Any:
     """Read a text as the type of an option."""
     if not isinstance(value, str) or annotation is str:
         return value
-    known = {"none": None, "true": True, "false": False}
-    if value.lower() in known:
-        return known[value.lower()]
+    words: dict[str, Any] = {"true": True, "false": False} if annotation is bool else {}
+    if type(None) in get_args(annotation):
+        words["none"] = None
+    if value.lower() in words:
+        return words[value.lower()]
+    if annotation is bool:
+        raise ConfigError(f"{option} is {value!r}; accepted: true, false")
     try:
         return float(value) if annotation is float else int(value)
     except ValueError:

@@ -6,7 +6,7 @@ With margins D theta + D V w_u and w_u ~ N(0, I), the evidence of user u is
 
 W being the curvature of the log-likelihood at the mode. Its gradient in theta and V counts that the mode moves and
 that W moves with it, so that an ordinary quasi-Newton method maximises it: no EM, whose last digits take hundreds of
-rounds. An evaluation is one pass over the features with 1 + rank heads, one batched Newton over users, and one pass back.
+rounds. An evaluation is a pass over the features with 1 + rank heads, a batched Newton over users, and a pass back.
 
 V = 0 is the pooled model, and the evidence chooses between them: this is empirical Bayes, in which shrinkage can go to
 no personalisation at all.

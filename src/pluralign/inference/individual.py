@@ -8,7 +8,7 @@ the common reward is larger than the pooled one, which had to pass people's disa
 pooled model, is a candidate.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -101,9 +101,9 @@ def fit_individual(
     return _fit_high(design, start, ridge, tau, likelihood, max_evaluations, dtype)
 
 
-def _margin_unit(design: Design, theta: Tensor, likelihood: Likelihood) -> Tensor:
+def margin_unit(design: Design) -> Float[Tensor, ""]:
     """Standard deviation of a margin per unit of an isotropic prior's: root mean square length of a difference."""
-    rows = torch.linspace(0, design.n_rows - 1, min(design.n_rows, 4096), device=theta.device).long()
+    rows = torch.linspace(0, design.n_rows - 1, min(design.n_rows, 4096), device=design.features.device).long()
     return design.differences(rows).square().sum(1).mean().sqrt().clamp(min=1e-12)
 
 
@@ -127,7 +127,7 @@ def _fit_low(
     spread = design.differences(torch.arange(design.n_rows, device=start.device)).square().mean(0).sqrt().clamp(1e-9)
     basis = (0.5 / spread).diag() if tau is None else tau * torch.eye(design.dim, dtype=start.dtype)
     if structure == "isotropic" and tau is None:
-        basis = torch.eye(design.dim, dtype=start.dtype) / _margin_unit(design, start, likelihood)
+        basis = torch.eye(design.dim, dtype=start.dtype) / margin_unit(design)
     patterns: dict[str, Pattern] = {"isotropic": "isotropic", "diagonal": "diagonal", "full": "free"}
     best = maximise_evidence(
         design,
@@ -147,15 +147,20 @@ def _fit_low(
     variance, axes = torch.linalg.eigh(basis @ basis.T)
     turn = axes.T @ basis
     model = Individual(
-        theta=theta.to(dtype),
-        axes=axes.T.contiguous().to(dtype),
-        scale=variance.clamp(min=0).sqrt().to(dtype),
-        offset=(found.mean @ basis.T).to(dtype),
-        covariance=(turn @ found.covariance @ turn.T).to(dtype),
+        theta=theta,
+        axes=axes.T.contiguous(),
+        scale=variance.clamp(min=0).sqrt(),
+        offset=found.mean @ basis.T,
+        covariance=turn @ found.covariance @ turn.T,
         structure=structure,
     )
     return IndividualFit(
-        model=model, evidence=evidence, pooled_evidence=pooled, taus=(), tau_evidence=(), converged=best.converged
+        model=_in_dtype(model, dtype),
+        evidence=evidence,
+        pooled_evidence=pooled,
+        taus=(),
+        tau_evidence=(),
+        converged=best.converged,
     )
 
 
@@ -172,7 +177,7 @@ def _fit_high(
     panel = OffsetPanel(design, likelihood)
     theta, tried, converged = start, {0.0: pooled}, True
     if tau is None:
-        unit = float(_margin_unit(design, start, likelihood))
+        unit = float(margin_unit(design))
         for scale in MARGIN_SCALES:
             tried[scale / unit] = panel.solve(theta, scale / unit)[0]
             if tried[scale / unit] < max(tried.values()) - 10:
@@ -190,12 +195,28 @@ def _fit_high(
         theta, tau, evidence = start, 0.0, pooled
     order = sorted(tried)
     return IndividualFit(
-        model=panel.model(theta, tau, dtype),
+        model=_in_dtype(panel.model(theta, tau, principal_axes(design, theta, likelihood)), dtype),
         evidence=evidence,
         pooled_evidence=pooled,
         taus=tuple(order),
         tau_evidence=tuple(tried[t] for t in order),
         converged=converged,
+    )
+
+
+def principal_axes(design: Design, theta: Float[Tensor, " dim"], likelihood: Likelihood) -> Float[Tensor, "dim dim"]:
+    """Orthonormal rows along which an average user's curvature is diagonal."""
+    return torch.linalg.eigh(curvature_sample(design, theta, likelihood)).eigenvectors.T.to(theta).contiguous()
+
+
+def _in_dtype(model: Individual, dtype: torch.dtype) -> Individual:
+    return replace(
+        model,
+        theta=model.theta.to(dtype),
+        axes=model.axes.to(dtype),
+        scale=model.scale.to(dtype),
+        offset=model.offset.to(dtype),
+        covariance=model.covariance.to(dtype),
     )
 
 
@@ -226,14 +247,16 @@ class OffsetPanel:
 
     design: Design
     likelihood: Likelihood
-    keep_floats: int | None = None
+    users: Tensor | None = None
     blocks: list[UserBlock] = field(init=False)
     grams: list[Tensor | None] = field(init=False)
     starts: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         design = self.design
-        self.blocks = user_blocks(design, lambda m: m * m + m * design.dim + (design.dim**2 if m > design.dim else 0))
+        self.blocks = user_blocks(
+            design, lambda m: m * m + m * design.dim + (design.dim**2 if m > design.dim else 0), self.users
+        )
         self.grams = [None] * len(self.blocks)
         self.starts = [
             design.features.new_zeros((block.count, min(block.width, design.dim)))
@@ -242,7 +265,7 @@ class OffsetPanel:
             for block in self.blocks
         ]
         # Gram matrices that would outgrow the features are formed anew each time.
-        self._room = max(design.features.numel(), 2**24) if self.keep_floats is None else self.keep_floats
+        self._room = max(design.features.numel(), 2**24)
 
     def _primal(self, block: UserBlock) -> bool:
         return block.width > self.design.dim
@@ -274,6 +297,11 @@ class OffsetPanel:
         score = self.design.features @ theta if score is None else score
         return score[self.design.chosen[block.rows]] - score[self.design.rejected[block.rows]]
 
+    def _some_users(self, n_rows: int) -> Tensor:
+        """Evenly spaced users who have about so many rows together."""
+        users = torch.cat([block.user for block in self.blocks]).sort().values
+        return users[:: max(1, self.design.n_rows // n_rows)]
+
     def solve(self, theta: Float[Tensor, " dim"], tau: float) -> tuple[float, float, Tensor]:
         """Evidence, joint log density at the modes, and the latter's gradient in theta (float64)."""
         score = self.design.features @ theta
@@ -286,11 +314,28 @@ class OffsetPanel:
             slope[block.rows, 0] = block.slope(solved.margin, self.likelihood)
         return evidence, value, self.design.pull(slope)[0].double()
 
+    def effective(self, theta: Float[Tensor, " dim"], tau: float) -> Float[Tensor, "dim dim"]:
+        """Information on theta that is left once every user's offset follows it: sum D' (W^-1 + tau^2 D D')^-1 D."""
+        score, dim = self.design.features @ theta, self.design.dim
+        total = score.new_zeros((dim, dim), dtype=torch.float64)
+        for i, block in enumerate(self.blocks):
+            solved = self._solve(i, self._base(theta, block, score), tau)
+            if self._primal(block):
+                total += block.count * torch.eye(dim).to(total) / tau**2
+                total -= torch.cholesky_inverse(solved.factor).double().sum(0) / tau**4
+                continue
+            half = block.pad(block.curvature(solved.margin, self.likelihood).half(self.design.differences(block.rows)))
+            flat = torch.linalg.solve_triangular(solved.factor, half, upper=False).flatten(0, 1)
+            total += (flat.T @ flat).double()
+        return total
+
     def settle(self, theta: Tensor, tau: float, ridge: float, max_evaluations: int) -> tuple[Tensor, bool]:
         """theta at the joint mode of theta and the offsets, and whether it converged."""
-        metric = curvature_sample(self.design, theta, self.likelihood)
+        sample = OffsetPanel(self.design, self.likelihood, users=self._some_users(8 * self.design.dim))
+        n_rows = sum(block.rows.numel() for block in sample.blocks)
+        metric = sample.effective(theta, tau) * (self.design.n_rows / n_rows)
         eye = torch.eye(self.design.dim, dtype=metric.dtype, device=metric.device)
-        factor = torch.linalg.cholesky(metric + (ridge + 1e-6 * metric.diagonal().mean() + 1e-12) * eye)
+        factor = torch.linalg.cholesky(metric + (ridge + 1e-4 * metric.diagonal().mean() + 1e-12) * eye)
 
         def unpack(u: np.ndarray) -> Tensor:
             right = torch.from_numpy(u).to(factor)[:, None]
@@ -307,33 +352,32 @@ class OffsetPanel:
             (factor.T @ theta.double()).cpu().numpy(),
             jac=True,
             method="L-BFGS-B",
-            options={"maxfun": max_evaluations, "maxiter": max_evaluations, "ftol": 1e-7, "gtol": 1e-5, "maxcor": 20},
+            options={"maxfun": max_evaluations, "maxiter": max_evaluations, "ftol": 1e-6, "gtol": 1e-5, "maxcor": 20},
         )
         return unpack(found.x).to(theta.dtype), bool(found.status == 0)
 
-    def model(self, theta: Tensor, tau: float, dtype: torch.dtype) -> Individual:
-        """Posterior of every user, its variances along the principal axes of the curvature."""
-        design, features = self.design, self.design.features
-        axes = torch.linalg.eigh(curvature_sample(design, theta, self.likelihood)).eigenvectors.T.to(features)
-        offset = features.new_zeros((design.n_users, design.dim), dtype=dtype)
+    def model(self, theta: Float[Tensor, " dim"], tau: float, axes: Float[Tensor, "dim dim"]) -> Individual:
+        """Posterior of every user, its variances along the axes (orthonormal rows)."""
+        design = self.design
+        offset = axes.new_zeros((design.n_users, design.dim))
         variance = torch.full_like(offset, tau**2)
-        score = features @ theta
+        score = design.features @ theta
         for i, block in enumerate(self.blocks if tau > 0 else []):
             solved = self._solve(i, self._base(theta, block, score), tau)
             if self._primal(block):
                 half = torch.linalg.solve_triangular(solved.factor, axes.T.expand(block.count, -1, -1), upper=False)
-                offset[block.user] = solved.mode.to(dtype)
-                variance[block.user] = half.square().sum(1).to(dtype)
+                offset[block.user] = solved.mode
+                variance[block.user] = half.square().sum(1)
                 continue
             rows = design.differences(block.rows)
             curved = block.pad(block.curvature(solved.margin, self.likelihood).half(rows @ axes.T))
             half = torch.linalg.solve_triangular(solved.factor, curved, upper=False)
-            offset[block.user] = (tau**2 * (block.pad(rows).mT @ solved.alpha[..., None])[..., 0]).to(dtype)
-            variance[block.user] = (tau**2 - tau**4 * half.square().sum(1)).clamp(min=0).to(dtype)
+            offset[block.user] = tau**2 * (block.pad(rows).mT @ solved.alpha[..., None])[..., 0]
+            variance[block.user] = (tau**2 - tau**4 * half.square().sum(1)).clamp(min=0)
         return Individual(
-            theta=theta.to(dtype),
-            axes=axes.contiguous().to(dtype),
-            scale=torch.full_like(theta, tau, dtype=dtype),
+            theta=theta,
+            axes=axes,
+            scale=torch.full_like(theta, tau),
             offset=offset,
             covariance=variance,
             structure="isotropic",

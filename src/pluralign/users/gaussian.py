@@ -28,7 +28,7 @@ N_DRAWS = 256  # a power of two, as Sobol sequences want
 BLOCK_FLOATS = 2**22  # working memory of a block of rows: 16 to 32 MiB a tensor
 
 Moments = Callable[[Int[Tensor, " rows"], Int[Tensor, " rows"]], tuple[Tensor, Tensor, Tensor]]
-"""(rows of a design, whose model) -> mean margin (rows,), coordinates (rows, r), covariance (rows, r, r) or diagonal."""
+"""(rows of a design, whose model) -> mean margin (rows,), coordinates (rows, r), covariance whole or diagonal."""
 
 Structure = Literal["isotropic", "diagonal", "full"]
 

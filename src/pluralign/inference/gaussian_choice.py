@@ -1,0 +1,153 @@
+"""Choose the rank of a basis, or the shrinkage of individual users, by what they predict of held-out decisions.
+
+Folds hold out what the evaluation will (`folds`). Among candidates from simple to rich, no personalisation first, the
+simplest is taken whose held-out log-probability is within one standard error of the best one's, the error being that of
+their difference and clustered by user: decisions of one user are not independent (Breiman et al. 1984's rule, paired).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pluralign.errors import ConfigError
+from pluralign.features import Design
+from pluralign.inference.basis import fit_basis
+from pluralign.inference.folds import Folds, folds_by_source
+from pluralign.inference.heads import fit_heads
+from pluralign.inference.individual import MARGIN_SCALES, OffsetPanel, margin_unit, principal_axes
+from pluralign.likelihoods import Logit
+from pluralign.users import Pooled, UserModel
+
+N_FOLDS = 5
+T = TypeVar("T", int, float)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Choice(Generic[T]):
+    """Candidates from simple to rich and what they predict.
+
+    Attributes:
+        candidates: Ranks, or taus, 0 first.
+        log_prob: Mean held-out log-probability of each, nats per decision.
+        error: Standard error, clustered by user, of its difference from the best.
+        chosen: The simplest within one standard error of the best.
+        best: The best.
+    """
+
+    candidates: tuple[T, ...]
+    log_prob: tuple[float, ...]
+    error: tuple[float, ...]
+    chosen: T
+    best: T
+
+
+def choose_rank(
+    design: Design,
+    ranks: Sequence[int] = (0, 1, 2, 4, 8, 16),
+    *,
+    ridge: float = 1.0,
+    ridge_basis: float | None = None,
+    folds: Folds | None = None,
+    seed: int = 0,
+) -> Choice[int]:
+    """Choose the rank of a basis.
+
+    Args:
+        design: The training rows; no other enters the choice.
+        ranks: Candidates, ascending; those above the number of features are left out.
+        ridge: As in `fit_basis`.
+        ridge_basis: As in `fit_basis`.
+        folds: What to hold out; None means five folds of sources.
+        seed: Of those folds.
+
+    Raises:
+        ConfigError: Ranks are not ascending from 0.
+    """
+    if not ranks or ranks[0] != 0 or list(ranks) != sorted(set(ranks)):
+        raise ConfigError(f"ranks are {tuple(ranks)}; they must ascend from 0, which is no personalisation")
+    ranks = tuple(rank for rank in ranks if rank <= design.dim)
+
+    def models(train: Design) -> Iterable[UserModel]:
+        start = fit_heads(train, ridge=train.features.new_tensor([ridge])).theta[0]
+        for rank in ranks:
+            yield fit_basis(train, rank, ridge=ridge, ridge_basis=ridge_basis, start=start, tolerance=1e-6).model
+
+    return _choose(design, ranks, models, folds_by_source(design, N_FOLDS, seed) if folds is None else folds)
+
+
+def choose_tau(
+    design: Design,
+    taus: Sequence[float] | None = None,
+    *,
+    ridge: float = 1.0,
+    folds: Folds | None = None,
+    seed: int = 0,
+) -> Choice[float]:
+    """Choose the prior standard deviation of individual offsets, theta staying at each fold's pooled fit.
+
+    The evidence asks which tau explains the training rows; this asks which one predicts, on new items for instance.
+
+    Args:
+        design: The training rows; no other enters the choice.
+        taus: Candidates, ascending from 0; None covers margins' standard deviations from 0.25 to 5.6.
+        ridge: Precision of the Gaussian prior of theta around 0.
+        folds: What to hold out; None means five folds of sources.
+        seed: Of those folds.
+
+    Raises:
+        ConfigError: Taus do not ascend from 0.
+    """
+    if taus is None:
+        unit = float(margin_unit(design))
+        taus = (0.0, *(scale / unit for scale in MARGIN_SCALES))
+    if not taus or taus[0] != 0 or list(taus) != sorted(set(taus)):
+        raise ConfigError(f"taus are {tuple(taus)}; they must ascend from 0, which is no personalisation")
+    taus = tuple(taus)
+
+    def models(train: Design) -> Iterable[UserModel]:
+        theta = fit_heads(train, ridge=train.features.new_tensor([ridge])).theta[0]
+        yield Pooled(theta=theta, n_users=train.n_users)
+        panel, axes = OffsetPanel(train, Logit()), principal_axes(train, theta, Logit())
+        for tau in taus[1:]:
+            yield panel.model(theta, tau, axes)
+
+    return _choose(design, taus, models, folds_by_source(design, N_FOLDS, seed) if folds is None else folds)
+
+
+def _choose(
+    design: Design, candidates: tuple[T, ...], models: Callable[[Design], Iterable[UserModel]], folds: Folds
+) -> Choice[T]:
+    log_prob = torch.full((len(candidates), design.n_decisions), math.nan, dtype=torch.float64)
+    for fold in range(len(folds)):
+        train, held = design.take(folds.training(fold)), folds.held(fold)
+        test = design.take(held)
+        for i, model in enumerate(models(train)):
+            log_prob[i, held.cpu()] = torch.from_numpy(model.predict(test).log_prob)
+    known = ~log_prob[0].isnan()
+    weight, user = design.weight.cpu().double()[known], design.user.cpu()[known]
+    log_prob = log_prob[:, known]
+    mean = (log_prob @ weight) / weight.sum()
+    best = int(mean.argmax())
+    error = [float(_error(log_prob[best] - each, weight, user)) for each in log_prob]
+    near = [i for i in range(best + 1) if mean[best] - mean[i] <= error[i]]
+    return Choice(
+        candidates=candidates,
+        log_prob=tuple(mean.tolist()),
+        error=tuple(error),
+        chosen=candidates[near[0]],
+        best=candidates[best],
+    )
+
+
+def _error(
+    difference: Float[Tensor, " decisions"], weight: Float[Tensor, " decisions"], user: Int[Tensor, " decisions"]
+) -> Tensor:
+    """Standard error of a weighted mean, clustered by user."""
+    mean = (difference @ weight) / weight.sum()
+    by_user = weight.new_zeros(int(user.max()) + 1).index_add_(0, user, weight * (difference - mean))
+    return by_user.square().sum().sqrt() / weight.sum()

@@ -55,6 +55,8 @@ def fit_heads(
     group_weight: Float[Tensor, "groups heads"] | None = None,
     center: Float[Tensor, "heads dim"] | None = None,
     start: Float[Tensor, "heads dim"] | None = None,
+    scale: Float[Tensor, " rows"] | None = None,
+    offset: Float[Tensor, " rows"] | None = None,
     likelihood: Likelihood | None = None,
     tolerance: float = 1e-5,
     max_passes: int = 200,
@@ -68,6 +70,8 @@ def fit_heads(
         group_weight: Weight of every group in every head, (groups, heads); None means 1.
         center: Prior mean of every head; None means 0.
         start: Where to begin; None means `center`.
+        scale: What every margin is multiplied by, (rows,); None means 1.
+        offset: What is then added to it, (rows,); None means 0.
         likelihood: Logit (Bradley-Terry, multinomial) by default.
         tolerance: Stop when the largest gradient entry of the mean (not summed) objective is below this, or what is
             left to gain is below rounding. Below 100 dimensions fits go on to about 1e-13 nats a decision.
@@ -91,6 +95,8 @@ def fit_heads(
         center=center,
         group=design.user if group is None else group,
         group_weight=None if group_weight is None else group_weight.to(dtype),
+        scale=None if scale is None else scale.to(dtype),
+        offset=None if offset is None else offset.to(dtype),
     )
     items = len(fitted.features)
     width = max(8, max(items * dim, _ROOM) // (3 * design.n_rows + 2 * items + 1))

@@ -82,7 +82,7 @@ def fit_lbfgs(
             precondition = Preconditioner(stack.design.gram, part.precision)
             done = done[keep]
         direction[done] = 0
-        along = part.design.margins(direction)
+        along = part.along(direction)
         step = _step(part, at, margin, along, direction, rise.masked_fill(done, 0), slope)
         moved = step[:, None] * direction
         at = at + moved

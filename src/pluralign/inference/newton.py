@@ -22,6 +22,8 @@ def hessian(stack: Stack, margin: Float[Tensor, "rows heads"]) -> Float[Tensor, 
     for block in design.decisions.blocks(max(64, _BLOCK // (heads * dim))):
         weight = stack.weights(block)
         x = design.differences(rows[block.rows])
+        if stack.scale is not None:
+            x = x * stack.scale[block.rows, None]
         a, b = stack.likelihood.curvature(margin[block.rows], block.within)
         a = a * (weight if block.within.pairwise else weight[block.within.index])
         scaled = (a[:, :, None] * x[:, None, :]).reshape(len(x), heads * dim)
@@ -71,7 +73,7 @@ def fit_newton(
             direction, gain = direction[keep], gain[keep]
         if not len(active) or passes >= max_passes:
             break
-        along = part.margins(direction)
+        along = part.along(direction)
         passes += 1
         step = torch.ones_like(gain)
         for _ in range(30):

@@ -28,6 +28,8 @@ class Stack:
     center: Float[Tensor, "heads dim"]
     group: Int[Tensor, " decisions"]
     group_weight: Float[Tensor, "groups heads"] | None
+    scale: Float[Tensor, " rows"] | None = None
+    offset: Float[Tensor, " rows"] | None = None
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -68,9 +70,15 @@ class Stack:
             yield block, weight, weight if block.within.pairwise else weight[block.within.index]
 
     def margins(self, theta: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
-        if not theta.any():
-            return theta.new_zeros((self.design.n_rows, len(theta)))
-        return self.design.margins(theta)
+        margin = self.along(theta)
+        return margin if self.offset is None else margin.add_(self.offset[:, None])
+
+    def along(self, direction: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
+        """How margins change along a direction of theta."""
+        if not direction.any():
+            return direction.new_zeros((self.design.n_rows, len(direction)))
+        margin = self.design.margins(direction)
+        return margin if self.scale is None else margin.mul_(self.scale[:, None])
 
     def slopes(self, margin: Float[Tensor, "rows heads"]) -> Float[Tensor, "rows heads"]:
         """Derivative of the weighted log-likelihood in every margin."""
@@ -108,4 +116,5 @@ class Stack:
         self, slope: Float[Tensor, "rows heads"], theta: Float[Tensor, "heads dim"]
     ) -> Float[Tensor, "heads dim"]:
         """Gradient of the mean objective from the rows' slopes."""
+        slope = slope if self.scale is None else slope * self.scale[:, None]
         return (self.design.pull(slope) - self.ridge[:, None] * (theta - self.center)) / self.total[:, None]

@@ -42,6 +42,16 @@ class Decisions:
         """Whether every decision is one row."""
         return self.count == self.index.numel()
 
+    @cached_property
+    def sure(self) -> bool:
+        """Whether the first item of every row was preferred: no ties, no soft labels."""
+        return bool((self.outcome == 1).all())
+
+    @cached_property
+    def n_items(self) -> Int[Tensor, " decisions"]:
+        """Number of items each decision is among."""
+        return torch.bincount(self.index, minlength=self.count) + 1
+
     def take(self, rows: slice, decisions: slice) -> "Decisions":
         """A run of whole decisions and its rows, numbered from 0."""
         return Decisions(

@@ -3,5 +3,6 @@
 from pluralign.users.gaussian import Basis, Individual
 from pluralign.users.heads import Clusters, Pooled
 from pluralign.users.model import UNKNOWN, UserModel, predictions_from
+from pluralign.users.reliability import Reliability
 
-__all__ = ["UNKNOWN", "Basis", "Clusters", "Individual", "Pooled", "UserModel", "predictions_from"]
+__all__ = ["UNKNOWN", "Basis", "Clusters", "Individual", "Pooled", "Reliability", "UserModel", "predictions_from"]

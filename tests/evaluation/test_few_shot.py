@@ -52,8 +52,8 @@ def test_siblings_of_the_context_are_not_tested():
 
 def test_every_decision_is_as_likely_to_be_context():
     source = np.repeat(np.arange(5), 2)
-    first = [split_few_shot(np.zeros(10, dtype=int), source, sizes=(1,), seed=s).context[0][0] for s in range(1500)]
-    np.testing.assert_allclose(np.bincount(first, minlength=10) / 1500, 0.1, atol=0.035)
+    first = [split_few_shot(np.zeros(10, dtype=int), source, sizes=(1,), seed=s).context[0][0] for s in range(500)]
+    np.testing.assert_allclose(np.bincount(first, minlength=10) / 500, 0.1, atol=0.06)
 
 
 def test_the_same_seed_gives_the_same_split():

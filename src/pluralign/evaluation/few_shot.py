@@ -91,13 +91,10 @@ def split_few_shot(
     test = kept & np.where(sibling[code], place >= largest, ~pool)
     order = np.argsort(code, kind="stable")
 
-    def at(mask: np.ndarray) -> IntArray:
-        return order[mask[order]].astype(np.int32)
-
     return FewShot(
         sizes=sizes,
-        context=tuple(at(kept & (place < m)) for m in sizes),
-        test=at(test),
+        context=tuple(_entries(kept & (place < m), order) for m in sizes),
+        test=_entries(test, order),
         users=everyone[enough].astype(np.int32),
         left_out=everyone[~enough].astype(np.int32),
         siblings=everyone[sibling].astype(np.int32),
@@ -127,6 +124,11 @@ def draw_contexts(user: np.ndarray, *, sizes: Sequence[int] = SIZES, seed: int) 
     chance = np.random.default_rng(seed).random(len(user))
     place = _rank_within(user, chance, chance) if len(user) else np.empty(0, dtype=np.int64)
     return tuple(np.flatnonzero(place < m).astype(np.int32) for m in sizes)
+
+
+def _entries(mask: np.ndarray, order: np.ndarray) -> IntArray:
+    """Indices where the mask is true, in this order."""
+    return order[mask[order]].astype(np.int32)
 
 
 def _rank_within(group: np.ndarray, key: np.ndarray, tie: np.ndarray) -> np.ndarray:

@@ -186,18 +186,14 @@ class _Sums:
         lift = 1 / (1 - share)
         variance = (((error / self.size.sum()) * lift) ** 2).sum()
 
-        def of_errors(v: FloatArray) -> FloatArray:
-            """Variances of `error` where the totals have variances v."""
-            return v * (1 - 2 * share) + share**2 * v.sum()
-
-        between = (error**2).sum() - self.within * of_errors(self.square).sum()
-        v = self.within * self.square + max(between / of_errors(self.size**2).sum(), 0.0) * self.size**2
+        between = (error**2).sum() - self.within * _error_variance(self.square, share).sum()
+        v = self.within * self.square + max(between / _error_variance(self.size**2, share).sum(), 0.0) * self.size**2
         if not v.sum() > 0:
             v = self.square
         v = v / v.sum()
         # sum of squares of the matrix B[u, t] = lift[u] lift[t] cov(error[u], error[t]), of which only a rank-two part
         # is off the diagonal, so that no matrix is formed.
-        trace = (lift**2 * of_errors(v)).sum()
+        trace = (lift**2 * _error_variance(v, share)).sum()
         pp, pv, vv = (lift**2 * share**2).sum(), (lift**2 * share * v).sum(), (lift**2 * v**2).sum()
         square = (lift**4 * (v**2 + 2 * v * (share**2 - 2 * share * v))).sum()
         square += 2 * pp * vv + 2 * pv**2 + pp**2 - 4 * pp * pv
@@ -221,6 +217,11 @@ class _Sums:
         low, high = np.quantile(t, [(1 - level) / 2, (1 + level) / 2])
         standard_error = np.sqrt((error**2).sum()) / self.size.sum()
         return float(mean - high * standard_error), float(mean - low * standard_error)
+
+
+def _error_variance(total_variance: FloatArray, share: FloatArray) -> FloatArray:
+    """Variance of total - mean * size in every cluster, where the totals are independent with these variances."""
+    return total_variance * (1 - 2 * share) + share**2 * total_variance.sum()
 
 
 def _interval(

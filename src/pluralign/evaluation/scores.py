@@ -200,23 +200,25 @@ def _recalibrate(confidence: FloatArray, hit: FloatArray, weight: FloatArray) ->
     confidence = np.clip(confidence, 1e-12, 1 - 1e-12)
     x = np.stack([np.ones_like(confidence), np.log(confidence) - np.log1p(-confidence)], axis=1)
     right = np.array([0.0, 1.0])
-
-    def objective(at: FloatArray) -> float:
-        margin = x @ at
-        return float((weight * (np.logaddexp(0, margin) - hit * margin)).sum() + _PRIOR / 2 * ((at - right) ** 2).sum())
-
     at = right
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(x @ at, -500, 500)))
         gradient = x.T @ (weight * (p - hit)) + _PRIOR * (at - right)
         curvature = (x.T * (weight * p * (1 - p))) @ x + _PRIOR * np.eye(2)
-        step, now, scale = np.linalg.solve(curvature, gradient), objective(at), 1.0
-        while objective(at - scale * step) > now and scale > 1e-6:
+        step, now, scale = np.linalg.solve(curvature, gradient), _objective(at, x, hit, weight), 1.0
+        while _objective(at - scale * step, x, hit, weight) > now and scale > 1e-6:
             scale /= 2
         at = at - scale * step
         if np.abs(scale * step).max() < 1e-9:
             break
     return float(at[0]), float(at[1])
+
+
+def _objective(at: FloatArray, x: FloatArray, hit: FloatArray, weight: FloatArray) -> float:
+    """Negative log posterior of the recalibration's intercept and slope."""
+    margin = x @ at
+    prior = _PRIOR / 2 * ((at - np.array([0.0, 1.0])) ** 2).sum()
+    return float((weight * (np.logaddexp(0, margin) - hit * margin)).sum() + prior)
 
 
 def _worst_decile(accuracy: FloatArray, n: IntArray, everybody: float, seed: int) -> tuple[float, float, int]:

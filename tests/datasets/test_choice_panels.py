@@ -102,8 +102,9 @@ def test_equal_alternatives_are_one_item(tmp_path):
 
 
 def test_a_choice_that_is_not_on_offer_is_named(tmp_path):
-    write_swissmetro(tmp_path, "7,1,1,0,2,112,48,1,63,52,1,117,65,1", "7,1,1,0,3,112,48,1,63,52,1,117,65,0")
-    with pytest.raises(DataError, match="swissmetro: the choice of row 2 is marked as not available"):
+    leisure, gone = "8,2,1,0,2,1,1,1,1,1,1,1,1,1", "7,1,1,0,3,112,48,1,63,52,1,117,65,0"
+    write_swissmetro(tmp_path, leisure, "7,1,1,0,2,112,48,1,63,52,1,117,65,1", gone)
+    with pytest.raises(DataError, match="swissmetro: the choice of row 3 is marked as not available"):
         datasets.load("swissmetro", tmp_path)
 
 
@@ -114,6 +115,12 @@ def test_an_unknown_alternative_is_named(tmp_path):
     )
     with pytest.raises(DataError, match=r"column choice: row 2 is 'C'; accepted: A, B"):
         datasets.load("train_nl", tmp_path)
+
+
+def test_a_file_without_a_choice_that_counts(tmp_path):
+    write_swissmetro(tmp_path, "8,2,1,0,2,1,1,1,1,1,1,1,1,1")
+    with pytest.raises(DataError, match="holds no choice that is used"):
+        datasets.load("swissmetro", tmp_path)
 
 
 def test_a_missing_number_is_named(tmp_path):

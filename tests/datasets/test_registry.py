@@ -81,10 +81,18 @@ def test_options_may_be_texts(tmp_path):
     assert len(datasets.load("jester", tmp_path, pairs_per_user="1")) == 1
     with pytest.raises(ConfigError, match="pairs_per_user is 'many'; a number is needed"):
         datasets.load("jester", tmp_path, pairs_per_user="many")
+    with pytest.raises(ConfigError, match=r"pairs_per_user is 2.5; a whole number is needed"):
+        datasets.load("jester", tmp_path, pairs_per_user=2.5)
     with pytest.raises(ConfigError, match="seed is 'none'; a number is needed"):
         datasets.load("jester", tmp_path, seed="none")
     with pytest.raises(ConfigError, match="unseen is 'maybe'; accepted: true, false"):
         datasets.load("tldr", tmp_path, unseen="maybe")
+
+
+def test_options_that_leave_nothing_are_told(tmp_path):
+    write_jester(tmp_path)
+    with pytest.raises(DataError, match="jester: no comparison is left"):
+        datasets.load("jester", tmp_path, min_gap=20)
 
 
 def test_a_text_compared_with_itself_is_dropped_on_request(tmp_path):

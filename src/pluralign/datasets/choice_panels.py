@@ -23,6 +23,8 @@ from pluralign.datasets.local_files import TEXT, read_csv, with_users
 from pluralign.errors import DataError
 from pluralign.types import BoolArray, FloatArray
 
+ROW = "row of the file"  # column that keeps the numbers of rows when some are left out
+
 
 def swiss(path: Path) -> Comparisons:
     """Load 388 people's nine choices between two train routes.
@@ -109,7 +111,7 @@ def _read(path: Path, name: str, user: str, numbers: Sequence[str]) -> pa.Table:
         if table[column].null_count:
             row = table[column].to_pylist().index(None)
             raise DataError(f"{path / name}: row {row + 1} has no value in column {column}; a number is needed")
-    return table
+    return table.append_column(ROW, pa.array(np.arange(1, len(table) + 1)))
 
 
 def _matrix(table: pa.Table, columns: Sequence[str]) -> FloatArray:
@@ -119,10 +121,12 @@ def _matrix(table: pa.Table, columns: Sequence[str]) -> FloatArray:
 def _alternative(table: pa.Table, column: str, codes: Sequence[str], path: Path) -> np.ndarray:
     """Number of the alternative chosen in every row."""
     values = table[column].to_pylist()
+    if not values:
+        raise DataError(f"{path} holds no choice that is used", hint="fetch the file again")
     unknown = next((i for i, value in enumerate(values) if value not in codes), None)
     if unknown is not None:
         raise DataError(
-            f"{path}, column {column}: row {unknown + 1} is {values[unknown]!r}; accepted: {', '.join(codes)}"
+            f"{path}, column {column}: row {table[ROW][unknown]} is {values[unknown]!r}; accepted: {', '.join(codes)}"
         )
     return np.array([codes.index(value) for value in values])
 
@@ -142,7 +146,7 @@ def _panel(
     decisions, alternatives, dim = attributes.shape
     available = np.ones((decisions, alternatives), dtype=np.bool_) if available is None else available
     if not (offered := available[np.arange(decisions), chosen]).all():
-        raise DataError(f"{name}: the choice of row {np.argmin(offered) + 1} is marked as not available")
+        raise DataError(f"{name}: the choice of row {table[ROW][int(np.argmin(offered))]} is marked as not available")
     vectors, index = np.unique(attributes.reshape(-1, dim), axis=0, return_inverse=True)
     item = index.reshape(decisions, alternatives)
     others = available.copy()
@@ -161,4 +165,5 @@ def _panel(
         choice=decision if alternatives > 2 else None,
         name=name,
     )
-    return with_users(loaded, table.select([user, *person]), user) if person else loaded
+    known = [column for column in person if column in table.column_names]
+    return with_users(loaded, table.select([user, *known]), user) if known else loaded

@@ -104,12 +104,11 @@ def lookup(texts: Mapping[Any, str], keys: Iterable[Any], where: str) -> list[st
     Raises:
         DataError: A key has no text.
     """
-    found = []
-    for row, key in enumerate(keys):
-        if key not in texts:
-            raise DataError(f"{where}: row {row + 1} names {key!r}, which has no text", hint="fetch the files again")
-        found.append(texts[key])
-    return found
+    wanted = list(keys)
+    absent = next((key for key in wanted if key not in texts), None)
+    if absent is not None:
+        raise DataError(f"{where} names {absent!r}, which has no text", hint="fetch all files of the set again")
+    return [texts[key] for key in wanted]
 
 
 def preferences(values: Sequence[Any], accepted: Mapping[Any, float], where: str) -> FloatArray:

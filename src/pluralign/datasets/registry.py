@@ -342,7 +342,10 @@ def load(name: str, path: str | Path | None = None, *, identical: str = "keep", 
     signature = inspect.signature(dataset.loader, eval_str=True)
     given = {key: _typed(key, value, signature.parameters[key].annotation) for key, value in options.items()}
     loaded = dataset.loader(_locate(dataset, None if path is None else Path(path)), **given)
-    return loaded if identical == "keep" else _without_identical(loaded)
+    loaded = loaded if identical == "keep" else _without_identical(loaded)
+    if not len(loaded):
+        raise DataError(f"{name}: no comparison is left", hint="are the files whole? is an option too strict?")
+    return loaded
 
 
 def _locate(dataset: Dataset, path: Path | None) -> Path | None:
@@ -366,9 +369,11 @@ def _locate(dataset: Dataset, path: Path | None) -> Path | None:
 
 
 def _typed(option: str, value: Any, annotation: Any) -> Any:
-    """Read a text as the type of an option."""
+    """Read a text, or a whole number where a fraction may stand, as the type of an option."""
+    if isinstance(value, float) and annotation is not float:
+        raise ConfigError(f"{option} is {value}; a whole number is needed")
     if not isinstance(value, str) or annotation is str:
-        return value
+        return float(value) if annotation is float and isinstance(value, int) else value
     words: dict[str, Any] = {"true": True, "false": False} if annotation is bool else {}
     if type(None) in get_args(annotation):
         words["none"] = None

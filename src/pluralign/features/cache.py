@@ -308,8 +308,10 @@ class Store:
             return
         place = self._place(keys)
         packed = self._write(keys, lambda rows: self._copy(place, rows))
-        for shard in list(self.shards.values()):
-            if shard.path != packed and (find_keys(shard.keys, keys) >= 0).all():
+        others = [shard for shard in self.shards.values() if shard.path != packed]
+        held = find_keys(np.concatenate([shard.keys for shard in others]), keys) >= 0
+        for shard, rows in zip(others, np.split(held, np.cumsum([len(shard) for shard in others])[:-1]), strict=True):
+            if rows.all():
                 shard.path.unlink(missing_ok=True)
         self.scan()
 

@@ -65,14 +65,23 @@ def text_keys(items: Sequence[Item]) -> np.ndarray:
 def find_keys(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return where each wanted key stands among the known ones, -1 where it does not, int64 (wanted,)."""
     rows = pc.index_in(_binary(wanted), value_set=_binary(known))
-    return pc.fill_null(rows, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    found = _numbers(rows).astype(np.int64)
+    if rows.null_count:
+        valid = np.unpackbits(np.frombuffer(rows.buffers()[0], np.uint8), bitorder="little")[: len(rows)]
+        found[valid == 0] = -1
+    return found
 
 
 def distinct_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the first place of every distinct key, (distinct,), and the number of each key's distinct one, (keys,)."""
-    number = _binary(keys).dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    number = _numbers(_binary(keys).dictionary_encode().indices)
     _, first = np.unique(number, return_index=True)
     return first, number
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """View int32 numbers. Arrow's own conversions import pandas, which takes longer than a reload."""
+    return np.frombuffer(array.buffers()[1], dtype=np.int32, count=len(array))
 
 
 def _binary(keys: np.ndarray) -> pa.Array:

@@ -192,6 +192,14 @@ def test_a_folder_is_read_file_by_file_and_errors_name_the_file(tmp_path):
     )
 
 
+def test_parquet_with_missing_texts_names_them(tmp_path):
+    rows = [ROW, {**ROW, "chosen": None}, {**ROW, "chosen": "good", "rejected": "good"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert refused(tmp_path / "a.parquet")[0] == "a.parquet, row 2: chosen is missing"
+    pq.write_table(pa.Table.from_pylist(rows[::2]), tmp_path / "a.parquet")
+    assert len(read(tmp_path / "a.parquet", identical="drop")) == 1
+
+
 def test_data_sets_and_saved_data_sets(tmp_path):
     datasets = pytest.importorskip("datasets")
     part = datasets.Dataset.from_list([ROW, {**ROW, "user": "bob"}])

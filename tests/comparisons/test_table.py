@@ -68,6 +68,13 @@ def test_take_keeps_every_number(rows, data):
     np.testing.assert_array_equal(table.take(mask).chosen, table.take(np.sort(some)).chosen)
 
 
+def test_texts_of_a_dictionary_that_no_row_has_are_left_out():
+    user = pa.chunked_array([pa.array(["nobody", "ann", "bob"]).dictionary_encode().take(pa.array([2, 1, 2]))])
+    table = from_columns(prompt=["p"] * 3, chosen=["x"] * 3, rejected=["y"] * 3, user=user)
+    assert table.user_ids == ("bob", "ann")
+    assert table.user.tolist() == [0, 1, 0]
+
+
 def test_source_is_the_prompt_or_else_the_pair_in_either_order():
     table = from_columns(
         prompt=["", "", "p", "", "p"],

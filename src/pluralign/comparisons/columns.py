@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pluralign.comparisons.chats import encode_chat, find_chat_fault
+from pluralign.comparisons.table import encode_texts
 from pluralign.errors import ConfigError, DataError
 from pluralign.types import FloatArray
 
@@ -131,20 +132,26 @@ def value_at(column: RawColumn, row: int) -> Any:
     return column[row] if isinstance(column, list) else column[row].as_py()
 
 
-def read_texts(column: RawColumn, name: str, place: Place, where: str) -> tuple[pa.ChunkedArray | list[Any], bool]:
-    """Return a column of texts, or of chats as lists of messages, and whether it holds chats.
+def read_texts(
+    column: RawColumn, name: str, place: Place, where: str, *, must_say: bool = True
+) -> tuple[pa.ChunkedArray | list[Any], bool]:
+    """Return a column of texts, each stored once, or of chats as lists of messages, and whether it holds chats.
+
+    A column of empty texts is an empty column where it `must_say` something.
 
     Raises:
         DataError: The column is empty, a value is neither, or texts and chats are mixed.
     """
+    import pyarrow.compute as pc
+
     if is_text(column):
-        texts = column.cast(pa.large_string())
-        if len(texts) and texts.null_count < len(texts) and texts.unique().drop_null().to_pylist() == [""]:
+        if column.null_count == len(column):
             fail_empty(name, where)
-        if texts.null_count == len(texts):
+        if column.null_count:
+            fail_values(column, name, np.flatnonzero(column.is_null().to_numpy()), place)
+        texts = code_texts(column)
+        if must_say and not any(pc.max(pc.binary_length(chunk.dictionary)).as_py() for chunk in texts.chunks):
             fail_empty(name, where)
-        if texts.null_count:
-            fail_values(column, name, np.flatnonzero(texts.is_null().to_numpy()), place)
         return texts, False
     values = column if isinstance(column, list) else column.to_pylist()
     if all(value is None for value in values):
@@ -166,7 +173,9 @@ def read_texts(column: RawColumn, name: str, place: Place, where: str) -> tuple[
             hint="a file holds texts or chats (lists of messages), not both: write all rows in one way",
         )
     if not n_chats:
-        return pa.chunked_array([pa.array(values, type=pa.large_string())]), False
+        if must_say and not any(values):
+            fail_empty(name, where)
+        return code_texts(pa.array(values, type=pa.large_string())), False
     faults = {row: fault for row, chat in enumerate(values) if (fault := find_chat_fault(chat)) is not None}
     if faults:
         fail_rows(
@@ -176,6 +185,11 @@ def read_texts(column: RawColumn, name: str, place: Place, where: str) -> tuple[
             hint='a chat is a list of messages such as {"role": "user", "content": "Hello"}',
         )
     return values, True
+
+
+def code_texts(texts: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """Store every text once."""
+    return pa.chunked_array([encode_texts(texts)])
 
 
 def is_messages(value: object) -> bool:
@@ -203,7 +217,7 @@ def kind_of(value: object) -> str:
 
 def encode_chats(chats: Sequence[Any]) -> pa.ChunkedArray:
     """Spell every chat as canonical JSON."""
-    return pa.chunked_array([pa.array([encode_chat(chat) for chat in chats], type=pa.large_string())])
+    return code_texts(pa.array([encode_chat(chat) for chat in chats], type=pa.large_string()))
 
 
 def read_names(column: RawColumn, name: str, place: Place, *, may_miss: bool = False) -> pa.ChunkedArray:

@@ -22,7 +22,6 @@ from pluralign.comparisons.table import (
     Format,
     Items,
     Texts,
-    chunks_of,
     default_source,
     index_items,
     index_texts,
@@ -106,7 +105,7 @@ class ItemTable:
         if self.responses is None:
             texts = pa.array([f"item {i}" for i in range(len(self.attributes))], type=pa.large_string())  # type: ignore[arg-type]
         else:
-            texts = pa.concat_arrays(chunks_of(self.responses))
+            texts = as_array(self.responses)
         if self.attributes is not None and len(texts) != len(self.attributes):
             raise DataError(f"{len(texts)} responses for {len(self.attributes)} rows of attributes")
         number = np.asarray(given)
@@ -399,9 +398,16 @@ def from_rankings(
     )
 
 
+def as_array(texts: Texts) -> pa.Array:
+    """Texts in one array."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    return texts.cast(pa.large_string()) if isinstance(texts, pa.Array) else pa.array(texts, type=pa.large_string())
+
+
 def repeat_texts(texts: Texts | None, member: np.ndarray) -> Texts | None:
     """The text of each list, once for each of its members."""
-    return None if texts is None else pa.chunked_array(chunks_of(texts)).take(pa.array(member))
+    return None if texts is None else as_array(texts).take(pa.array(member))
 
 
 def from_best_of(

@@ -36,6 +36,7 @@ ENDINGS = {
 MAGIC = {b"\x1f\x8b": "gzip", b"PAR1": "parquet", b"PK\x03\x04": "zip", b"ARROW1": "arrow", b"\x28\xb5\x2f\xfd": "zstd"}
 BLOCK_BYTES = 16 << 20  # a row must fit in one block
 N_PEEKED = 100
+TEXT = pa.dictionary(pa.int32(), pa.large_string())  # a text is stored once however often it is read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +166,16 @@ def load_parquet(path: Path, wanted: Sequence[str]) -> Raw:
     try:
         file = pq.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
+        texts = [field.name for field in file.schema_arrow if field.name in wanted and is_text_type(field.type)]
+        file = pq.ParquetFile(path, read_dictionary=texts)
         table = file.read(columns=[name for name in wanted if name in names])
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path.name} cannot be read as parquet: {error}", hint="write the file again") from error
     return raw_of_table(table, names, where=path.name, path=path)
+
+
+def is_text_type(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def raw_of_table(
@@ -213,7 +220,7 @@ def load_csv(path: Path, wanted: Sequence[str], numbers: Sequence[str]) -> Raw:
                 ),
                 convert_options=arrow_csv.ConvertOptions(
                     include_columns=[name for name in wanted if name in names],
-                    column_types={name: pa.large_string() for name in wanted if name not in numbers},
+                    column_types={name: TEXT for name in wanted if name not in numbers},
                 ),
             )
 

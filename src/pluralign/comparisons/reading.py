@@ -22,6 +22,7 @@ from pluralign.comparisons.columns import (
     Columns,
     Place,
     as_columns,
+    code_texts,
     encode_chats,
     fail_column,
     fail_rows,
@@ -33,7 +34,7 @@ from pluralign.comparisons.columns import (
     show,
 )
 from pluralign.comparisons.files import Raw, kind_of_path, list_files, load_dataset_columns, load_file, raw_of_table
-from pluralign.comparisons.table import Comparisons, Format, from_columns
+from pluralign.comparisons.table import Comparisons, Format, from_columns, index_texts
 from pluralign.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def read_responses(
     given = [role for role in ("prompt", "chosen", "rejected") if role in at]
     values, chats = {}, {}
     for role in given:
-        values[role], chats[role] = read_texts(at[role], called[role], raw.place, raw.where)
+        values[role], chats[role] = read_texts(at[role], called[role], raw.place, raw.where, must_say=role != "prompt")
     if len(set(chats.values())) > 1:
         kinds = ", ".join(f"{called[role]} holds {'chats' if chats[role] else 'texts'}" for role in given)
         raise DataError(
@@ -279,8 +280,13 @@ def read_responses(
         return values["prompt"], values["chosen"], values["rejected"], "text"
     if prompt_end is not None:
         return *divide_texts(values["chosen"], values["rejected"], prompt_end, raw.place), "text"
-    blank = pa.array([""], type=pa.large_string()).take(pa.array(np.zeros(len(raw), dtype=np.int64)))
-    return pa.chunked_array([blank]), values["chosen"], values["rejected"], "text"
+    return repeat("", len(raw)), values["chosen"], values["rejected"], "text"
+
+
+def repeat(text: str, n: int) -> pa.ChunkedArray:
+    """One text, n times."""
+    index = pa.array(np.zeros(n, dtype=np.int32))
+    return code_texts(pa.DictionaryArray.from_arrays(index, pa.array([text], type=pa.large_string())))
 
 
 def divide_texts(
@@ -307,7 +313,7 @@ def divide_texts(
         )
     parts = [(first[:end], first[end:], second[end:]) for (first, second), end in zip(pairs, ends, strict=True)]
     prompt, first_rest, second_rest = (
-        pa.chunked_array([pa.array(part, type=pa.large_string())]) for part in zip(*parts, strict=True)
+        code_texts(pa.array(part, type=pa.large_string())) for part in zip(*parts, strict=True)
     )
     return prompt, first_rest, second_rest
 
@@ -394,9 +400,9 @@ def settle_identical(found: Found, identical: str) -> Found:
     Raises:
         DataError: There is such a row, and `identical` is "error"; or nothing else is left.
     """
-    import pyarrow.compute as pc
-
-    same = np.flatnonzero(pc.equal(found.chosen, found.rejected).to_numpy())
+    number, _ = index_texts(found.chosen, found.rejected)
+    chosen, rejected = np.split(number, 2)
+    same = np.flatnonzero(chosen == rejected)
     if not len(same):
         return found
     if identical == "error":

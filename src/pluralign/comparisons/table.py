@@ -165,26 +165,30 @@ class Comparisons:
         return self.take(mask[self.decision])
 
 
-def chunks_of(texts: Texts) -> list[pa.Array]:
-    """Arrow arrays of one type that hold the texts in order."""
-    if isinstance(texts, pa.ChunkedArray):
-        return texts.cast(pa.large_string()).chunks
-    if isinstance(texts, pa.Array):
-        return [texts.cast(pa.large_string())]
-    return [pa.array(texts, type=pa.large_string())]
+def encode_texts(texts: Texts) -> pa.DictionaryArray:
+    """Texts in order, each stored once; what is so stored already is not read again."""
+    if not isinstance(texts, pa.ChunkedArray):
+        texts = pa.chunked_array([texts if isinstance(texts, pa.Array) else pa.array(texts, type=pa.large_string())])
+    if pa.types.is_dictionary(texts.type):
+        coded = texts.cast(pa.dictionary(pa.int32(), pa.large_string())).unify_dictionaries()
+    else:
+        coded = texts.cast(pa.large_string()).dictionary_encode()  # all chunks share one dictionary
+    if not coded.num_chunks:
+        return pa.array([], type=pa.large_string()).dictionary_encode()
+    indices = pa.chunked_array([chunk.indices for chunk in coded.chunks]).combine_chunks()
+    return pa.DictionaryArray.from_arrays(indices, coded.chunk(coded.num_chunks - 1).dictionary)
 
 
-def index_texts(texts: Texts) -> tuple[IntArray, pa.Array]:
-    """Number distinct texts in order of first appearance.
+def index_texts(*columns: Texts) -> tuple[IntArray, pa.Array]:
+    """Number the distinct texts of some columns, one after the other, in order of first appearance.
 
     Returns:
         The number of every text, (texts,), and the distinct texts.
     """
-    coded = pa.chunked_array(chunks_of(texts), type=pa.large_string()).dictionary_encode().unify_dictionaries()
-    if not coded.num_chunks:
-        return np.empty(0, dtype=np.int32), pa.array([], type=pa.large_string())
-    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in coded.chunks]
-    return np.concatenate(indices).astype(np.int32), coded.chunk(0).dictionary
+    coded = encode_texts(pa.chunked_array([encode_texts(column) for column in columns]))
+    # A dictionary may hold texts that no row has, and in another order.
+    used = coded.indices.dictionary_encode()
+    return used.indices.to_numpy(zero_copy_only=False).astype(np.int32), coded.dictionary.take(used.dictionary)
 
 
 def index_items(prompt: IntArray, response: IntArray) -> tuple[IntArray, IntArray, IntArray]:
@@ -256,7 +260,7 @@ def from_columns(
     """
     n = len(chosen)
     prompt_index, prompts = index_texts(prompt)
-    response_index, responses = index_texts(pa.chunked_array(chunks_of(chosen) + chunks_of(rejected)))
+    response_index, responses = index_texts(chosen, rejected)
     item, item_prompt, item_response = index_items(np.concatenate([prompt_index, prompt_index]), response_index)
     user_index, user_ids = index_texts(user)
     if source is None:

@@ -47,9 +47,16 @@ class Preconditioner:
 
 
 def fit_lbfgs(
-    stack: Stack, theta: Float[Tensor, "heads dim"], *, tolerance: float, max_passes: int
+    stack: Stack,
+    theta: Float[Tensor, "heads dim"],
+    *,
+    tolerance: float,
+    max_passes: int,
+    gram: Float[Tensor, "dim dim"] | None = None,
 ) -> tuple[Float[Tensor, "heads dim"], Float[Tensor, " heads"], int, Tensor]:
     """Maximise from `theta`; stop where the gradient of the mean objective is small, or rounding is reached.
+
+    `gram` is the curvature to precondition with; None means the design's own.
 
     Returns:
         Heads (heads, dim), their log-likelihoods (heads,), passes over the features, and which converged, (heads,).
@@ -60,7 +67,8 @@ def fit_lbfgs(
     rounding = torch.finfo(theta.dtype).eps / 100  # nats a decision that the dtype cannot tell apart
     active = torch.arange(len(theta), device=theta.device)
     part, at = stack, theta.clone()
-    precondition = Preconditioner(stack.design.gram, part.precision)
+    gram = stack.design.gram if gram is None else gram
+    precondition = Preconditioner(gram, part.precision)
     margin = part.margins(at)
     slope = part.slopes(margin)
     gradient = part.gradient(slope, at)
@@ -79,7 +87,7 @@ def fit_lbfgs(
             active, part, at, margin, slope = active[keep], part.take(keep), at[keep], margin[:, keep], slope[:, keep]
             gradient, direction, rise = gradient[keep], direction[keep], rise[keep]
             history = [(s[keep], y[keep], inverse[keep]) for s, y, inverse in history]
-            precondition = Preconditioner(stack.design.gram, part.precision)
+            precondition = Preconditioner(gram, part.precision)
             done = done[keep]
         direction[done] = 0
         along = part.along(direction)

@@ -196,20 +196,20 @@ def solve_primal(
 ) -> Primal:
     """Maximise, for every user, log P(y | base + rows w) - w' diag(precision) w / 2."""
 
-    def margin_of(w: Tensor) -> Tensor:
-        return base + (rows * w[block.owner]).sum(1)
+    def spread(w: Tensor) -> Tensor:
+        return (rows * w[block.owner]).sum(1)
 
     def value_of(w: Tensor, margin: Tensor) -> Tensor:
         return block.log_prob(margin, likelihood) - (precision * w**2).sum(1) / 2
 
-    def step_of(w: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step_of(w: Tensor, margin: Tensor) -> tuple[Tensor, ...]:
         half = block.pad(block.curvature(margin, likelihood).half(rows))
         factor = torch.linalg.cholesky(half.mT @ half + precision.diag())
         gradient = block.total(block.slope(margin, likelihood)[:, None] * rows) - precision * w
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-        return step, (step * gradient).sum(1), factor
+        return step, spread(step), (step * gradient).sum(1), factor
 
-    w, margin, value, factor = _newton(start, margin_of, value_of, step_of)
+    w, margin, value, factor = _newton(start, base + spread(start), block.owner, value_of, step_of)
     evidence = value + precision.log().sum() / 2 - factor.diagonal(dim1=1, dim2=2).log().sum(1)
     return Primal(w, factor, margin, value, evidence)
 
@@ -238,13 +238,10 @@ def solve_dual(
     def spread(alpha: Tensor) -> Tensor:
         return tau**2 * (gram @ alpha[..., None])[..., 0]
 
-    def margin_of(alpha: Tensor) -> Tensor:
-        return base + block.flat(spread(alpha))
-
     def value_of(alpha: Tensor, margin: Tensor) -> Tensor:
         return block.log_prob(margin, likelihood) - (alpha * block.pad(margin - base)).sum(1) / 2
 
-    def step_of(alpha: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step_of(alpha: Tensor, margin: Tensor) -> tuple[Tensor, ...]:
         curvature, slope = block.curvature(margin, likelihood), block.slope(margin, likelihood)
         if curvature.tilt is None:
             root = block.pad(curvature.root)
@@ -257,33 +254,34 @@ def solve_dual(
         pulled = curvature.half(block.flat(spread(block.pad(target[:, 0])))[:, None])
         solved = torch.cholesky_solve(block.pad(pulled), factor)
         step = block.pad((target - curvature.unhalf(block.flat(solved)))[:, 0]) - alpha
-        return step, (spread(step) * (block.pad(slope) - alpha)).sum(1), factor
+        along = spread(step)
+        return step, block.flat(along), (along * (block.pad(slope) - alpha)).sum(1), factor
 
-    alpha, margin, value, factor = _newton(start, margin_of, value_of, step_of)
+    begin = base + block.flat(spread(start))
+    alpha, margin, value, factor = _newton(start, begin, block.owner, value_of, step_of)
     return Dual(alpha, factor, margin, value, value - factor.diagonal(dim1=1, dim2=2).log().sum(1))
 
 
-def _newton(start: Tensor, margin_of: Any, value_of: Any, step_of: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _newton(start: Tensor, margin: Tensor, owner: Tensor, value_of: Any, step_of: Any) -> tuple[Tensor, ...]:
     """Damped Newton for every user at once: a user whose value would fall takes half the step.
 
-    Stops when no user stands to gain more than a rounding error; the factor returned belongs to the point returned.
+    Margins are linear in what is sought, so a step's margins serve all its halvings. Stops when no user stands to gain
+    more than a rounding error; the factor returned belongs to the point returned.
     """
-    tolerance = 1e-12 if start.dtype == torch.float64 else 2e-6  # of the value, in nats
-    at, margin = start, margin_of(start)
-    value = value_of(at, margin)
-    step, decrement, factor = step_of(at, margin)
+    tolerance = 1e-12 if start.dtype == torch.float64 else 1e-5  # of the value, in nats
+    at, value = start, value_of(start, margin)
+    step, along, decrement, factor = step_of(at, margin)
     for _ in range(MAX_NEWTON):
         if not (decrement > tolerance * (1 + value.abs())).any():
             break
         size = torch.ones_like(value)
         for _ in range(MAX_HALVINGS):
-            there = at + size[:, None] * step
-            there_margin = margin_of(there)
+            there, there_margin = at + size[:, None] * step, margin + size[owner] * along
             there_value = value_of(there, there_margin)
             worse = there_value < value - tolerance * (1 + value.abs())
             if not worse.any():
                 break
             size = torch.where(worse, size / 2, size)
         at, margin, value = there, there_margin, there_value
-        step, decrement, factor = step_of(at, margin)
+        step, along, decrement, factor = step_of(at, margin)
     return at, margin, value, factor

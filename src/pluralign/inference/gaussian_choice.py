@@ -75,7 +75,7 @@ def choose_rank(
     def models(train: Design) -> Iterable[UserModel]:
         start = fit_heads(train, ridge=train.features.new_tensor([ridge])).theta[0]
         for rank in ranks:
-            yield fit_basis(train, rank, ridge=ridge, ridge_basis=ridge_basis, start=start, tolerance=1e-6).model
+            yield fit_basis(train, rank, ridge=ridge, ridge_basis=ridge_basis, start=start, tolerance=1e-5).model
 
     return _choose(design, ranks, models, folds_by_source(design, N_FOLDS, seed) if folds is None else folds)
 

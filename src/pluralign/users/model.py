@@ -7,7 +7,7 @@ the user of whom nothing is known; every model answers for it.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from pluralign.features import Design
 UNKNOWN = -1
 
 
+@runtime_checkable
 class UserModel(Protocol):
     """A fitted rung. Implementations are frozen dataclasses of tensors, so that saving is one rule for all."""
 

@@ -473,6 +473,21 @@ def test_settings_are_checked():
         read(data, columns={"user": ""})
 
 
+def test_the_end_of_a_prompt_is_for_texts_without_prompts():
+    with pytest.raises(ConfigError, match="but there is a column prompt"):
+        read({name: [value] for name, value in ROW.items()}, prompt_end=" ")
+    chats = {"chosen": [chat("hi", "a")], "rejected": [chat("hi", "b")], "user": ["u"]}
+    with pytest.raises(ConfigError, match="but these are chats"):
+        read(chats, prompt_end=" ")
+
+
+def test_an_optional_column_without_a_value_is_no_column():
+    data = {name: [value] for name, value in ROW.items()} | {"source": [None], "outcome": pa.array([None])}
+    assert read(data).outcome is None
+    assert read(data).source_ids == ("p",)
+    assert refused(data, columns={"source": "source"})[0] == "row 1: source is missing"
+
+
 def test_a_text_that_shares_no_marker_is_named():
     data = {"chosen": ["a b", "xx"], "rejected": ["a c", "yy"], "user": ["u", "u"]}
     assert refused(data, prompt_end=" ")[0] == 'row 2: chosen and rejected share no " ": "xx", "yy"'

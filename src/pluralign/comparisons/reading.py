@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pluralign.comparisons.chats import divide_chats
 from pluralign.comparisons.columns import (
+    REQUIRED,
     ROLES,
     Columns,
     Place,
@@ -82,10 +83,10 @@ def read(
     if identical not in ("error", "drop", "tie"):
         raise ConfigError(f'identical is "{identical}"; known: error, drop, tie')
     roles = as_columns(columns)
-    parts = load(data, list(roles.wanted.values()), [roles.wanted[role] for role in NUMBERS if role in roles.wanted],
-                 config=config, revision=revision)  # fmt: skip
-    read_parts = [read_part(raw, roles, prompt_end) for raw in parts]
-    found = join_parts(read_parts)
+    wanted = list(roles.wanted.values())
+    numbers = [roles.wanted[role] for role in NUMBERS if role in roles.wanted]
+    parts = load(data, wanted, numbers, config=config, revision=revision)
+    found = join_parts([read_part(raw, roles, prompt_end) for raw in parts])
     found = settle_identical(gather_choices(found), identical)
     table = from_columns(
         prompt=found.prompt,
@@ -222,7 +223,11 @@ def read_part(raw: Raw, roles: Columns, prompt_end: str | None) -> Found:
     """Check the columns of one file."""
     if not raw.names or (raw.columns and not len(raw)):
         raise DataError(f"{raw.where} has no rows", hint="write at least one comparison to it")
-    at = {role: raw.columns[name] for role, name in roles.find(raw.names, raw.where).items()}
+    at = {
+        role: raw.columns[name]
+        for role, name in roles.find(raw.names, raw.where).items()
+        if role in REQUIRED or getattr(roles, role) is not None or not is_blank(raw.columns[name])
+    }
     called = roles.wanted
 
     def names(role: str, *, may_miss: bool = False) -> pa.ChunkedArray | None:
@@ -252,6 +257,13 @@ def read_part(raw: Raw, roles: Columns, prompt_end: str | None) -> Found:
     )
 
 
+def is_blank(column: Any) -> bool:
+    """Whether a column has no value at all."""
+    if isinstance(column, list):
+        return all(value is None for value in column)
+    return column.null_count == len(column)
+
+
 def read_responses(
     raw: Raw, at: Mapping[str, Any], called: Mapping[str, str], prompt_end: str | None
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray, Format]:
@@ -262,12 +274,16 @@ def read_responses(
         values[role], chats[role] = read_texts(at[role], called[role], raw.place, raw.where, must_say=role != "prompt")
     if len(set(chats.values())) > 1:
         kinds = ", ".join(f"{called[role]} holds {'chats' if chats[role] else 'texts'}" for role in given)
-        raise DataError(
-            f"{raw.where} mixes chats and texts: {kinds}",
-            hint="write all of them in one way"
-            + ('; if the chats begin with the prompt, leave it out: Columns(prompt="")'
-               if not chats.get("prompt", True) else ""),
-        )  # fmt: skip
+        hint = "write all of them in one way"
+        if not chats.get("prompt", True):
+            hint += '; if the chats begin with the prompt, leave it out: Columns(prompt="")'
+        raise DataError(f"{raw.where} mixes chats and texts: {kinds}", hint=hint)
+    if prompt_end is not None and ("prompt" in given or chats["chosen"]):
+        raise ConfigError(
+            "prompt_end is for texts that begin with their prompt, but "
+            + (f"there is a column {called['prompt']}" if "prompt" in given else "these are chats"),
+            hint='columns={"prompt": ""} leaves a prompt column out' if "prompt" in given else None,
+        )
     if chats["chosen"]:
         if "prompt" not in given:
             shared = [divide_chats(*both) for both in zip(values["chosen"], values["rejected"], strict=True)]

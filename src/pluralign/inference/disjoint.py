@@ -13,7 +13,7 @@ from torch import Tensor
 from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.inference.gaussian_blocks import UserBlock, solve_dual, user_blocks
-from pluralign.inference.lbfgs import fit_lbfgs
+from pluralign.inference.lbfgs import fit_lbfgs, preconditioner_of
 from pluralign.inference.stack import Stack
 from pluralign.likelihoods import Likelihood, Logit
 
@@ -56,6 +56,7 @@ def fit_disjoint(
         start = theta.new_zeros((block.count, block.width))
         alpha = solve_dual(block, padded @ padded.mT, base[block.rows], tau, start, likelihood).alpha
         theta[block.user] += (padded.mT @ alpha[..., None])[..., 0] / ridge
+    shared = preconditioner_of(design) if len(many) else None
     for block in user_blocks(design, lambda rows: rows * design.dim, many, block_floats=1):
         stack = Stack(
             design=_own(design, block),
@@ -65,7 +66,7 @@ def fit_disjoint(
             group=block.decision_owner,
             group_weight=None,
         )
-        fit = fit_lbfgs(stack, center[None], tolerance=tolerance, max_passes=max_passes, gram=design.gram)
+        fit = fit_lbfgs(stack, center[None], tolerance=tolerance, max_passes=max_passes, preconditioner=shared)
         theta[block.user] = fit[0]
     return theta
 

@@ -8,11 +8,14 @@ theta, looking for it touches rows, not features.
 """
 
 import math
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pluralign.features import Design
 from pluralign.inference.stack import Stack
 
 _HISTORY = 10
@@ -21,29 +24,45 @@ _TRIALS = 8
 
 
 class Preconditioner:
-    """(gram + precision of the head)^-1, one inverse per power of two of the precision."""
+    """(gram + precision of the head)^-1, one inverse for each power of two of the precision, made when first wanted."""
 
-    def __init__(self, gram: Float[Tensor, "dim dim"], precision: Float[Tensor, " heads"]) -> None:
-        wide = gram.double()
-        scale = float(wide.diagonal().mean()) or 1.0
-        level = (precision.double() / scale).clamp(2.0**-20, 2.0**20).log2().round()
-        self.inverses = [
-            (heads, torch.cholesky_inverse(self._factor(wide, scale * 2.0 ** float(at))).to(gram.dtype))
-            for at in level.unique()
-            for heads in [(level == at).nonzero()[:, 0]]
-        ]
+    def __init__(self, gram: Float[Tensor, "dim dim"]) -> None:
+        self._gram = gram.double()
+        self._dtype = gram.dtype
+        self._scale = float(self._gram.diagonal().mean()) or 1.0
+        self._inverse: dict[int, Float[Tensor, "dim dim"]] = {}
 
-    @staticmethod
-    def _factor(gram: Tensor, ridge: float) -> Tensor:
-        return torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    def levels(self, precision: Float[Tensor, " heads"]) -> list[int]:
+        """Power of two, relative to the Gram matrix, nearest to the precision of every head."""
+        relative = (precision.double() / self._scale).clamp(2.0**-20, 2.0**20)
+        return [int(level) for level in relative.log2().round().tolist()]
 
-    def __call__(self, gradient: Float[Tensor, "heads dim"]) -> Float[Tensor, "heads dim"]:
-        if len(self.inverses) == 1:
-            return gradient @ self.inverses[0][1]
+    def apply(self, gradient: Float[Tensor, "heads dim"], levels: list[int]) -> Float[Tensor, "heads dim"]:
+        if len(set(levels)) == 1:
+            return gradient @ self._at(levels[0])
         out = torch.empty_like(gradient)
-        for heads, inverse in self.inverses:
-            out[heads] = gradient[heads] @ inverse
+        for level in set(levels):
+            heads = [k for k, at in enumerate(levels) if at == level]
+            out[heads] = gradient[heads] @ self._at(level)
         return out
+
+    def _at(self, level: int) -> Float[Tensor, "dim dim"]:
+        if level not in self._inverse:
+            ridge = self._scale * 2.0**level
+            eye = torch.eye(len(self._gram), dtype=torch.float64, device=self._gram.device)
+            factor = torch.linalg.cholesky(self._gram + ridge * eye)
+            self._inverse[level] = torch.cholesky_inverse(factor).to(self._dtype)
+        return self._inverse[level]
+
+
+_SHARED: WeakKeyDictionary[Design, Preconditioner] = WeakKeyDictionary()
+
+
+def preconditioner_of(design: Design) -> Preconditioner:
+    """The preconditioner that all fits on a design share, kept as long as the design is."""
+    if design not in _SHARED:
+        _SHARED[design] = Preconditioner(design.gram)
+    return _SHARED[design]
 
 
 def fit_lbfgs(
@@ -52,11 +71,11 @@ def fit_lbfgs(
     *,
     tolerance: float,
     max_passes: int,
-    gram: Float[Tensor, "dim dim"] | None = None,
+    preconditioner: Preconditioner | None = None,
 ) -> tuple[Float[Tensor, "heads dim"], Float[Tensor, " heads"], int, Tensor]:
     """Maximise from `theta`; stop where the gradient of the mean objective is small, or rounding is reached.
 
-    `gram` is the curvature to precondition with; None means the design's own.
+    `preconditioner` None means the design's own.
 
     Returns:
         Heads (heads, dim), their log-likelihoods (heads,), passes over the features, and which converged, (heads,).
@@ -67,15 +86,19 @@ def fit_lbfgs(
     rounding = torch.finfo(theta.dtype).eps / 100  # nats a decision that the dtype cannot tell apart
     active = torch.arange(len(theta), device=theta.device)
     part, at = stack, theta.clone()
-    gram = stack.design.gram if gram is None else gram
-    precondition = Preconditioner(gram, part.precision)
+    shared = preconditioner_of(stack.design) if preconditioner is None else preconditioner
+
+    def preconditioned(by_head: Tensor) -> Tensor:
+        return shared.apply(by_head, levels)
+
+    levels = shared.levels(part.precision)
     margin = part.margins(at)
     slope = part.slopes(margin)
     gradient = part.gradient(slope, at)
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     passes = 1
     while True:
-        direction = _direction(gradient, history, precondition)
+        direction = _direction(gradient, history, preconditioned)
         rise = (direction * gradient).sum(1)
         done = (gradient.abs().amax(1) <= tolerance) | (rise / 2 <= rounding)
         converged[active] = done
@@ -87,7 +110,7 @@ def fit_lbfgs(
             active, part, at, margin, slope = active[keep], part.take(keep), at[keep], margin[:, keep], slope[:, keep]
             gradient, direction, rise = gradient[keep], direction[keep], rise[keep]
             history = [(s[keep], y[keep], inverse[keep]) for s, y, inverse in history]
-            precondition = Preconditioner(gram, part.precision)
+            levels = shared.levels(part.precision)
             done = done[keep]
         direction[done] = 0
         along = part.along(direction)
@@ -109,7 +132,9 @@ def fit_lbfgs(
 
 
 def _direction(
-    gradient: Float[Tensor, "heads dim"], history: list[tuple[Tensor, Tensor, Tensor]], precondition: Preconditioner
+    gradient: Float[Tensor, "heads dim"],
+    history: list[tuple[Tensor, Tensor, Tensor]],
+    precondition: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "heads dim"]:
     """The two-loop recursion; a pair whose inverse curvature is 0 is skipped by its head alone."""
     q, weights = gradient.clone(), []

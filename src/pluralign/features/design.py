@@ -142,16 +142,16 @@ class Design:
         used[self.chosen] = True
         used[self.rejected] = True
         n_used = int(used.sum())
-        if len(self.features) <= 1.5 * min(n_used, self.n_rows + 1):
+        if len(self.features) <= 1.5 * min(n_used, self.n_rows):
             return self
-        if n_used <= 1.5 * (self.n_rows + 1):
+        if n_used <= 1.5 * self.n_rows:
             place = used.cumsum(0) - 1
             return replace(self, features=self.features[used], chosen=place[self.chosen], rejected=place[self.rejected])
         rows = torch.arange(self.n_rows, device=self.features.device)
-        features = self.features.new_zeros((self.n_rows + 1, self.dim))  # the last item is the origin
+        features = self.features.new_empty((self.n_rows, self.dim))
         for block in rows.split(1024):
             features[block[0] : block[-1] + 1] = self.differences(block)
-        return replace(self, features=features, chosen=rows, rejected=torch.full_like(rows, self.n_rows))
+        return Differences.of_rows(features, self.decisions, self.user, self.weight, self.source, self.n_users)
 
     @cached_property
     def gram(self) -> Float[Tensor, "dim dim"]:
@@ -197,3 +197,44 @@ class Design:
                 size=(len(self.features), self.n_rows),
                 check_invariants=False,
             )
+
+
+class Differences(Design):
+    """A design whose features are those of its rows, chosen minus rejected, formed once; it has no items to score."""
+
+    @classmethod
+    def of_rows(
+        cls,
+        features: Float[Tensor, "rows dim"],
+        decisions: Decisions,
+        user: Int[Tensor, " decisions"],
+        weight: Float[Tensor, " decisions"],
+        source: Int[Tensor, " decisions"],
+        n_users: int,
+    ) -> "Differences":
+        """Build from feature differences, one for each row."""
+        rows = torch.arange(len(features), device=features.device)
+        return cls(
+            features=features,
+            chosen=rows,
+            rejected=rows,
+            decisions=decisions,
+            user=user,
+            weight=weight,
+            source=source,
+            n_users=n_users,
+        )
+
+    def margins(self, theta: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
+        return self.features @ theta.T
+
+    def pull(self, slope: Float[Tensor, "rows heads"]) -> Float[Tensor, "heads dim"]:
+        return slope.T @ self.features
+
+    def differences(self, rows: Int[Tensor, " some"]) -> Float[Tensor, "some dim"]:
+        return self.features.index_select(0, rows)
+
+    def take(self, keep: Bool[Tensor, " decisions"]) -> "Differences":
+        part = super().take(keep)
+        features = self.features[keep[self.decisions.index]]
+        return self.of_rows(features, part.decisions, part.user, part.weight, part.source, part.n_users)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pluralign.errors import ConfigError
 from pluralign.features import Design
+from pluralign.features.design import Differences
 from pluralign.inference.gaussian_blocks import UserBlock, solve_dual, user_blocks
 from pluralign.inference.lbfgs import fit_lbfgs, preconditioner_of
 from pluralign.inference.stack import Stack
@@ -71,16 +72,13 @@ def fit_disjoint(
     return theta
 
 
-def _own(design: Design, block: UserBlock) -> Design:
-    """The rows of a block as a design of their own: one item per row, and the origin as the second."""
-    x = design.differences(block.rows)
-    return Design(
-        features=torch.cat([x, x.new_zeros((1, design.dim))]),
-        chosen=torch.arange(len(x), device=x.device),
-        rejected=torch.full((len(x),), len(x), device=x.device),
-        decisions=block.decisions,
-        user=block.decision_owner,
-        weight=block.weight,
-        source=block.decision_owner,
-        n_users=block.count,
+def _own(design: Design, block: UserBlock) -> Differences:
+    """The rows of a block as a design of their own."""
+    return Differences.of_rows(
+        design.differences(block.rows),
+        block.decisions,
+        block.decision_owner,
+        block.weight,
+        block.decision_owner,
+        block.count,
     )

@@ -1,10 +1,13 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and results as JSON."""
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -20,6 +23,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON; NaN and infinity are errors, because JSON has neither."""
+    """Write a value as JSON, made `plain` first."""
     with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Nested values as JSON has them: null for NaN and infinity, lists for arrays and tuples, mappings for dataclasses."""
+    if hasattr(value, "as_dict"):
+        return plain(value.as_dict())
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in fields(value)})
+    if hasattr(value, "tolist"):  # an array or a number of numpy or torch
+        return plain(value.tolist())
+    match value:
+        case Mapping():
+            return {str(key): plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [plain(each) for each in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value

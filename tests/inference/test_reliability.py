@@ -4,7 +4,15 @@ import torch
 
 from pluralign.features import Design
 from pluralign.inference.pooled import fit_pooled
-from pluralign.inference.reliability import _maximise, _Numbers, _slopes, _spline, _tabulate, fit_reliability
+from pluralign.inference.reliability import (
+    _maximise,
+    _Numbers,
+    _slopes,
+    _spline,
+    _tabulate,
+    fit_reliability,
+    place_reliability,
+)
 from pluralign.likelihoods import Decisions
 
 
@@ -118,3 +126,13 @@ def test_the_integral_over_reliability_is_what_brute_force_gives():
 def test_the_spline_reproduces_a_cubic():
     coarse, fine = np.linspace(-3, 3, 25), np.linspace(-3, 3, 241)
     np.testing.assert_allclose(_spline() @ (coarse**3 - coarse), fine**3 - fine, atol=1e-10)
+
+
+def test_placing_the_users_it_was_fitted_to_changes_nothing_and_nobody_has_the_prior():
+    design, _, _ = make_population(n_users=40, each=60, spread=0.8, seed=3)
+    model, _ = fit_reliability(design, ridge=1.0)
+    placed = place_reliability(model, design)
+    torch.testing.assert_close(placed.log_scale, model.log_scale, atol=1e-3, rtol=0)
+    nobody = place_reliability(model, design.take(torch.zeros(design.n_decisions, dtype=torch.bool)))
+    assert nobody.log_scale.tolist() == [0.0] * 40
+    assert nobody.log_scale_sd.tolist() == pytest.approx([model.spread] * 40)

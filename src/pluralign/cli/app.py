@@ -96,7 +96,7 @@ def study(
         "split": split,
         "test": test,
         "unseen": unseen,
-        "clusters": None if max_clusters is None else range(1, max_clusters + 1),
+        "clusters": None if max_clusters is None else [*range(1, max_clusters + 1)],
         "starts": starts,
         "seed": seed,
     }

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pluralign.studies.results import plain
+from pluralign.files import plain
 
 stdout = Console()
 stderr = Console(stderr=True)

@@ -6,13 +6,13 @@ Everybody who waits is placed at once, and somebody without a comparison gets th
 from dataclasses import replace
 from functools import singledispatch
 
-import torch
-
 from pluralign.features import Design
+from pluralign.inference.clusters import place
 from pluralign.inference.gaussian_evidence import posterior
 from pluralign.inference.individual import FLOAT64_DIM, OffsetPanel
+from pluralign.inference.reliability import place_reliability
 from pluralign.likelihoods import Logit
-from pluralign.users import Basis, Clusters, Individual, Pooled, UserModel
+from pluralign.users import Basis, Clusters, Individual, Pooled, Reliability, UserModel
 
 
 @singledispatch
@@ -20,7 +20,7 @@ def adapt(model: UserModel, design: Design) -> UserModel:
     """Return the model of the design's users, (design.n_users), whoever the fitted model knew.
 
     Args:
-        model: A fitted rung. Other modules register their kinds.
+        model: A fitted rung. Kinds of your own: `adapt.register`.
         design: The new users' comparisons, on the features the model was fitted on.
 
     Raises:
@@ -35,15 +35,13 @@ def _(model: Pooled, design: Design) -> Pooled:
 
 
 @adapt.register
+def _(model: Reliability, design: Design) -> Reliability:
+    return place_reliability(model, design)
+
+
+@adapt.register
 def _(model: Clusters, design: Design) -> Clusters:
-    each = design.weight[:, None] * Logit().log_prob(design.margins(model.theta), design.decisions)
-    total = each.new_zeros((design.n_users, model.n_clusters)).index_add_(0, design.user, each)
-    membership = (total + model.shares.log()).softmax(1)
-    if not model.soft:
-        known = torch.bincount(design.user, minlength=design.n_users) > 0
-        hard = torch.nn.functional.one_hot(total.argmax(1), model.n_clusters).to(membership)
-        membership = torch.where(known[:, None], hard, membership)
-    return replace(model, membership=membership)
+    return replace(model, membership=place(model, design))
 
 
 @adapt.register

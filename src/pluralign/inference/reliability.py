@@ -12,7 +12,7 @@ a, so that F need not rise in the last digits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -65,7 +65,9 @@ class _Numbers:
     spread: float = 0.3
 
     def array(self) -> np.ndarray:
-        return np.array([self.log_factor, self.position_bias, np.log(self.lapse), np.log(self.spread)])
+        return np.array(
+            [self.log_factor, self.position_bias, np.log(max(self.lapse, _LEAST_LAPSE)), np.log(self.spread)]
+        )
 
 
 def fit_reliability(
@@ -136,6 +138,29 @@ def fit_reliability(
     return model, report
 
 
+def place_reliability(model: Reliability, design: Design) -> Reliability:
+    """Return the model of the design's users: the posterior of each one's reliability, the rest staying as it is.
+
+    A user without a decision gets the prior's mean, 0, and its standard deviation, `model.spread`.
+    """
+    theta = model.theta
+    absent = torch.bincount(design.user, minlength=design.n_users) == 0
+    if model.spread == 0:
+        mean = sd = theta.new_zeros(design.n_users)
+    else:
+        node = torch.linspace(-_REACH, _REACH, _COARSE, dtype=torch.float64, device=theta.device)
+        fine = torch.linspace(-_REACH, _REACH, _FINE, dtype=torch.float64, device=theta.device)
+        numbers = _Numbers(0.0, model.position_bias, model.lapse, model.spread)
+        table = _tabulate(design, design.margins(theta[None])[:, 0], node, numbers.array())
+        spline = torch.as_tensor(_spline(), device=theta.device)
+        mean, sd = (each.to(theta) for each in _moments(table @ spline.T - (fine / model.spread) ** 2 / 2, fine))
+    return replace(
+        model,
+        log_scale=mean.masked_fill(absent, 0.0),
+        log_scale_sd=sd.masked_fill(absent, model.spread),
+    )
+
+
 def _maximise(
     design: Design, margin: Float[Tensor, " rows"], numbers: _Numbers, penalty: float, biased: bool
 ) -> tuple[_Numbers, float, Float[Tensor, " users"], Float[Tensor, " users"]]:
@@ -170,11 +195,18 @@ def _maximise(
     with torch.no_grad():
         joint, *_ = posterior(found)
     value = -loss(found)[0]
-    share = torch.softmax(joint.detach(), 1)
-    mean = share @ fine
-    sd = (share @ fine**2 - mean**2).clamp(min=0).sqrt()
+    mean, sd = _moments(joint, fine)
     best = _Numbers(float(found[0]), float(found[1]), float(np.exp(found[2])), float(np.exp(found[3])))
     return best, value, mean, sd
+
+
+def _moments(
+    joint: Float[Tensor, "users nodes"], node: Float[Tensor, " nodes"]
+) -> tuple[Float[Tensor, " users"], Float[Tensor, " users"]]:
+    """Mean and standard deviation of log s_u where `joint` is its log density on the nodes, up to a constant."""
+    share = torch.softmax(joint, 1)
+    mean = share @ node
+    return mean, (share @ node**2 - mean**2).clamp(min=0).sqrt()
 
 
 def _minimise(

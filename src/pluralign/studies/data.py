@@ -33,9 +33,9 @@ def load(
     if not isinstance(data, str):
         return read(data, columns=columns, **options)  # type: ignore[arg-type]
     if data == "simulated":
-        from pluralign.populations import simulate
+        from pluralign.populations import demo, simulate
 
-        return simulate(**options).comparisons  # type: ignore[arg-type]
+        return (simulate(**options) if options else demo()).comparisons  # type: ignore[arg-type]
     if data in datasets.names():
         return datasets.load(data, path, **options)
     if not data.startswith("hf:") and not Path(data).exists():

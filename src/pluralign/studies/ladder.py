@@ -9,10 +9,11 @@ from typing import Any
 
 from pluralign.errors import ConfigError
 from pluralign.features import Design
-from pluralign.inference.basis import choose_rank, fit_basis
+from pluralign.inference.basis import fit_basis
 from pluralign.inference.choose_clusters import choose_clusters
 from pluralign.inference.clusters import fit_clusters
 from pluralign.inference.folds import Folds
+from pluralign.inference.gaussian_choice import choose_rank
 from pluralign.inference.individual import fit_individual
 from pluralign.inference.pooled import fit_pooled
 from pluralign.inference.reliability import fit_reliability
@@ -169,17 +170,24 @@ def _clusters(design: Design, folds: Folds, settings: LadderSettings, ridge: flo
 
 
 def _basis(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> Rung:
-    choice = choose_rank(design, settings.ranks, folds=folds, ridge=ridge)
-    rank = choice.rank
+    ranks = tuple(rank for rank in settings.ranks if rank <= design.dim)
+    choice = choose_rank(design, ranks, folds=folds, ridge=ridge) if len(ranks) > 1 else None
+    rank = choice.chosen if choice else ranks[0]
+    fit = fit_basis(design, rank, ridge=ridge)
 
     def refit(rows: Design) -> UserModel:
         return fit_basis(rows, rank, ridge=ridge).model
 
     return Rung(
-        model=choice.fit.model,
-        log_likelihood=choice.fit.evidence,
-        settings={"rank": rank, "strength": list(choice.fit.strength)},
-        choice=[asdict(row) for row in choice.candidates],
+        model=fit.model,
+        log_likelihood=fit.evidence,
+        settings={"rank": rank, "strength": list(fit.strength)},
+        choice=[]
+        if choice is None
+        else [
+            {"rank": r, "log_prob": value, "error": error}
+            for r, value, error in zip(choice.candidates, choice.log_prob, choice.error, strict=True)
+        ],
         described=f"one reward per user, in {rank} shared direction{'s' if rank != 1 else ''} of taste",
         refit=refit,
     )

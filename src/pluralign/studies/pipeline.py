@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from pluralign.evaluation import (
 from pluralign.features import Design
 from pluralign.files import write_json
 from pluralign.inference.adapt import adapt
-from pluralign.inference.clusters import refit_clusters
+from pluralign.inference.heads import fit_heads
 from pluralign.rewards import LinearReward
 from pluralign.studies.features import FeatureSource, Step, say_nothing
 from pluralign.studies.kept import Kept, SeedResult
@@ -40,7 +40,7 @@ from pluralign.studies.results import summarise
 from pluralign.studies.settings import StudySettings
 from pluralign.studies.splitting import make_folds, split_study
 from pluralign.studies.verdict import SHARED, Verdict, decide
-from pluralign.users import UNKNOWN, Clusters
+from pluralign.users import UNKNOWN, Clusters, Pooled
 
 OTHER = "another user's"
 RANDOM = "random clusters"
@@ -153,8 +153,7 @@ def run_seed(
         if name not in SHARED and len(known) > 1:
             predicted[f"{name}, {OTHER}"] = rung.model.predict(test, other.long()[test.user])
         if isinstance(rung.model, Clusters):
-            shuffled = shuffle_membership(rung.model.membership.numpy(force=True), seed=seed, known=known)
-            at_random = refit_clusters(rung.model, design, torch.as_tensor(shuffled, device=features.device))
+            at_random = _deal_out(rung.model, design, rungs["pooled"], known, seed)
             predicted[f"{name}, {RANDOM}"] = at_random.predict(test)
     clusters = rungs["cluster"].model if "cluster" in rungs else None
     return SeedResult(
@@ -179,6 +178,20 @@ def run_seed(
             )
         },
     )
+
+
+def _deal_out(model: Clusters, design: Design, pooled: Rung, known: np.ndarray, seed: int) -> Clusters:
+    """Clusters of the same sizes whose members were drawn at random, each with a reward fitted to them."""
+    shuffled = shuffle_membership(model.membership.numpy(force=True), seed=seed, known=known)
+    membership = torch.as_tensor(shuffled, device=design.features.device)
+    assert isinstance(pooled.model, Pooled)
+    fit = fit_heads(
+        design,
+        ridge=model.shares.new_full((model.n_clusters,), pooled.settings["ridge"]),
+        group_weight=membership,
+        center=pooled.model.theta.expand(model.n_clusters, -1),
+    )
+    return replace(model, theta=fit.theta, membership=membership)
 
 
 def _cluster_of(model: Clusters, known: np.ndarray) -> np.ndarray:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -13,7 +11,6 @@ import numpy as np
 from pluralign import __version__
 from pluralign.comparisons import Comparisons, check
 from pluralign.evaluation import (
-    Interval,
     Predictions,
     Table,
     combine_seeds,
@@ -21,6 +18,7 @@ from pluralign.evaluation import (
     paired_difference,
     user_gains,
 )
+from pluralign.files import plain
 from pluralign.studies.kept import SeedResult
 from pluralign.studies.settings import StudySettings
 from pluralign.studies.verdict import Verdict
@@ -55,7 +53,7 @@ def summarise(
         "data": describe_data(comparisons),
         "settings": settings.to_dict(),
         "encoder": encoder,
-        "verdict": asdict(verdict),
+        "verdict": verdict,
         "ladder": table.as_dict(),
         "unknown_user": _unknown(seeds, settings),
         "unseen_users": [{"n_context": m, **each.as_dict()} for m, each in unseen.items()],
@@ -72,7 +70,7 @@ def summarise(
             for seed in seeds
         ],
     }
-    return plain(results)  # type: ignore[return-value]
+    return plain(results)
 
 
 def describe_data(comparisons: Comparisons) -> dict[str, object]:
@@ -155,26 +153,6 @@ def _users(comparisons: Comparisons, seeds: Sequence[SeedResult], verdict: Verdi
         }
         for i, user in enumerate(gains.user)
     ]
-
-
-def plain(value: object) -> object:
-    """Nested values as JSON has them: None for NaN and infinity, lists for arrays and tuples."""
-    match value:
-        case Interval():
-            return value.as_dict()
-        case Mapping():
-            return {str(k): plain(v) for k, v in value.items()}
-        case np.ndarray():
-            return plain(value.tolist())
-        case list() | tuple():
-            return [plain(v) for v in value]
-        case np.generic():
-            return plain(value.item())
-        case float():
-            return value if math.isfinite(value) else None
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    return value
 
 
 def _versions() -> dict[str, str]:

@@ -66,11 +66,11 @@ def test_rank_zero_is_the_pooled_model(population):
 
 
 def test_the_planted_rank_is_chosen_and_no_rank_where_nobody_differs(population):
-    design, _ = population(theta=THETA, basis=PLANTED, n_users=120, n_decisions=20)
-    choice = choose_rank(design, (0, 1, 2, 3), ridge=0.5, folds=folds_by_source(design, 2, seed=0))
+    design, _ = population(theta=THETA, basis=PLANTED, n_users=80, n_decisions=15)
+    choice = choose_rank(design, (0, 1, 2), ridge=0.5, folds=folds_by_source(design, 2, seed=0))
     assert choice.chosen == 2
     assert choice.log_prob[2] > choice.log_prob[1] > choice.log_prob[0]
-    alike, _ = population(theta=THETA, basis=0 * PLANTED, n_users=120, n_decisions=20)
+    alike, _ = population(theta=THETA, basis=0 * PLANTED, n_users=80, n_decisions=15)
     assert choose_rank(alike, (0, 1), ridge=0.5, folds=folds_by_source(alike, 2, seed=0)).chosen == 0
 
 

@@ -89,8 +89,8 @@ def panel(data_dir: Path, name: str) -> Design:
     return Design.of(table, torch.from_numpy(table.items.attributes))
 
 
-# The numbers are published (each SOURCE.md). Programs differ in their draws: with R draws a user's simulated likelihood has
-# a variance of order 1/R, and the sum over 200 to 750 users moves by a few nats from one set to another.
+# The numbers are published (each SOURCE.md). Programs differ in their draws: with R draws a user's simulated likelihood
+# has a variance of order 1/R, and the sum over 200 to 750 users moves by a few nats from one set to another.
 @pytest.mark.data
 def test_swissmetro_with_a_normal_time(data_dir: Path):
     fit = fit_mixed_logit(panel(data_dir, "swissmetro"), random=[False, False, False, True], n_draws=200)

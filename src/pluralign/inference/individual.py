@@ -289,8 +289,9 @@ class OffsetPanel:
             solved = solve_primal(block, rows, base, precision, self.starts[i], self.likelihood)
             self.starts[i] = solved.mode
             return solved
-        dual = solve_dual(block, self._gram(i), base, tau, self.starts[i], self.likelihood)
-        self.starts[i] = dual.alpha
+        # Between a prior that rules (alpha stays) and data that rule (tau^2 alpha stays): tau alpha stays, about.
+        dual = solve_dual(block, self._gram(i), base, tau, self.starts[i] / tau, self.likelihood)
+        self.starts[i] = dual.alpha * tau
         return dual
 
     def _base(self, theta: Tensor, block: UserBlock, score: Tensor | None = None) -> Tensor:

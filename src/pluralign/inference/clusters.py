@@ -36,10 +36,9 @@ from pluralign.users import Clusters
 SCREEN_WIDTH = 32  # directions in which restarts are screened from `EXACT_DIM` dimensions on
 SCREEN_ROUNDS = 60
 LEAST_RIDGE = 1e-6  # keeps a separable or an empty cluster finite; moves no published log-likelihood by 1e-5
-M_STEP_PASSES = 4  # raising the likelihood is all that EM needs of an M-step
-ROUNDS_BETWEEN_CUTS = 15
-FINALISTS_FEW = 5
-FINALISTS_MANY = 2
+M_STEP_PASSES = 2  # raising the likelihood is all that EM needs of an M-step
+ROUNDS_BETWEEN_CUTS = 30
+SCREENED_FINALISTS = 2
 
 
 @final
@@ -190,13 +189,14 @@ def fit_clusters(
     screen = screen or screen_users(design, ridge=ridge, center=center, likelihood=likelihood, seed=seed)
     memberships = starting_memberships(screen.embeddings, size > 0, n_clusters, n_starts, np.random.default_rng(seed))
     if screen.basis is None:
-        groups = em.run_halving(em.from_membership(memberships), rounds=ROUNDS_BETWEEN_CUTS, keep=FINALISTS_FEW)
+        keep = max(1, n_starts // 4)
+        groups = em.run_halving(em.from_membership(memberships), rounds=ROUNDS_BETWEEN_CUTS, keep=keep)
         chosen, finalists = groups[-1]
     else:
         quick = replace(em, panel=screen.panel)
         ended = quick.run(quick.from_membership(memberships), SCREEN_ROUNDS)
         groups = [(torch.arange(n_starts), ended)]
-        chosen = _best_distinct(ended, FINALISTS_MANY)
+        chosen = _best_distinct(ended, SCREENED_FINALISTS)
         finalists = em.from_theta(ended.theta[chosen] @ screen.basis.T, ended.shares[chosen])
     finalists = em.run(finalists, max_rounds)
     if soft and few and max_norm is None:
@@ -291,7 +291,7 @@ def _polish(em: Em, state: Rounds) -> Rounds:
 
 
 def _starts(
-    groups: list[tuple[Int[Tensor, " some"], Rounds]], chosen: Int[Tensor, " some"], finalists: Rounds, winner: Rounds
+    groups: list[tuple[Tensor, Rounds]], chosen: Tensor, finalists: Rounds, winner: Rounds
 ) -> tuple[Start, ...]:
     found: dict[int, Start] = {}
     best = _labels(winner)[:, 0].numpy(force=True)

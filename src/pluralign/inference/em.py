@@ -128,7 +128,7 @@ class Em:
             stopped=stopped,
         )
 
-    def run_halving(self, state: Rounds, *, rounds: int, keep: int) -> list[tuple[Int[Tensor, " some"], Rounds]]:
+    def run_halving(self, state: Rounds, *, rounds: int, keep: int) -> list[tuple[Tensor, Rounds]]:
         """Run all restarts `rounds` rounds, drop the worse half, and so on until `keep` are left.
 
         Returns:

@@ -13,7 +13,7 @@ information, together with theta_0 itself.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,7 @@ from pluralign.likelihoods import Likelihood
 BLOCK_ROWS = 1 << 15  # feature differences formed at once: 2^15 rows of 1,024 float32 are 128 MiB
 
 
+@runtime_checkable
 class Panel(Protocol):
     """The users' likelihoods, and the M-step."""
 
@@ -210,7 +211,7 @@ def _solve(
 def expand(
     design: Design, at: Float[Tensor, " dim"], *, likelihood: Likelihood, ridge: float, center: Float[Tensor, " dim"]
 ) -> QuadraticPanel:
-    """Expand every user's log-likelihood to second order at one reward. For few features: it holds users x dim x dim."""
+    """Expand every user's log-likelihood at one reward. For few features: the result holds users x dim x dim."""
     margin = design.margins(at[None])
     a, b = likelihood.curvature(margin, design.decisions)
     row_weight = design.weight[design.decisions.index]
@@ -247,7 +248,7 @@ def user_slopes(design: Design, at: Float[Tensor, " dim"], likelihood: Likelihoo
 def leading_directions(
     design: Design, at: Float[Tensor, " dim"], width: int, *, likelihood: Likelihood, generator: torch.Generator
 ) -> Float[Tensor, "dim width"]:
-    """Orthonormal directions, `at` first among them, in which the users' scores vary most for the information there is."""
+    """Orthonormal directions, `at` first, in which the users' scores vary most for the information there is."""
     jitter = 1e-3 * design.gram.diagonal().mean() + 1e-12
     eye = torch.eye(design.dim, dtype=at.dtype, device=at.device)
     factor = torch.linalg.cholesky(design.gram.to(at.dtype) + jitter * eye)

@@ -69,6 +69,6 @@ def _partition(points: FloatArray, n_clusters: int, kind: str, rng: np.random.Ge
         return np.asarray(model.fit_predict(points), dtype=np.int32)
 
 
-def agreement(first: IntArray, second: IntArray) -> float:
+def agreement(first: np.ndarray, second: np.ndarray) -> float:
     """Adjusted Rand index of two partitions: 1 the same, 0 what chance gives."""
     return float(adjusted_rand_score(first, second))

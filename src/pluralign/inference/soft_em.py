@@ -96,7 +96,7 @@ def _inverse_root(
     likelihood: Likelihood,
     ridge: float,
 ) -> Float[Tensor, "clusters dim dim"]:
-    """S with S S' about the inverse information on each head, so that every coordinate of the search has unit curvature."""
+    """S with S S' about the inverse information on each head, so that the search sees unit curvature."""
     sample = torch.arange(design.n_rows, device=theta.device)[:: max(1, design.n_rows // 20_000)]
     x = design.differences(sample)
     information = x.T @ x * (design.n_rows / len(sample)) / 8  # curvature is at most 1/4; half of that is typical

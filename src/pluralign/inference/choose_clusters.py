@@ -1,0 +1,210 @@
+"""How many clusters: chosen inside the training rows, with one as a candidate.
+
+Decisions are split by source into folds. For each K clusters are fitted on the other folds, every user is placed by
+its own decisions there, and its decisions in the fold are predicted. The best K has the largest mean log-probability
+of held-out decisions; the K chosen is the smallest whose loss against it is within one standard error (Breiman et al.
+1984), that of the paired difference, clustered by user. Beside it stand BIC, and two kinds of stability, both
+adjusted Rand indices: of restarts, and of fits to two halves of the sources.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from pluralign.errors import ConfigError, DataError
+from pluralign.evaluation import Predictions
+from pluralign.features import Design
+from pluralign.inference.clusters import LEAST_RIDGE, ClustersFit, fit_clusters, screen_users
+from pluralign.inference.folds import Folds, folds_by_source
+from pluralign.inference.heads import fit_heads
+from pluralign.inference.restarts import agreement
+from pluralign.inference.selection import pick_simplest
+from pluralign.likelihoods import Likelihood, Logit
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ClusterCandidate:
+    """One K.
+
+    Attributes:
+        n_clusters: K.
+        log_prob: Mean log-probability of a held-out decision, in nats.
+        behind: How far that is below the best K's.
+        standard_error: Of `behind`, paired and clustered by user; 0 for the best itself.
+        log_likelihood: Of the fit to all rows.
+        bic: Of the fit to all rows.
+        n_parameters: Of the fit to all rows.
+        restart_agreement: Mean adjusted Rand index of the restarts' partitions with the winner's; NaN for K = 1.
+        half_agreement: Adjusted Rand index of the partitions found in two halves of the sources; NaN for K = 1.
+        shares: Of the fit to all rows, falling.
+    """
+
+    n_clusters: int
+    log_prob: float
+    behind: float
+    standard_error: float
+    log_likelihood: float
+    bic: float
+    n_parameters: int
+    restart_agreement: float
+    half_agreement: float
+    shares: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClusterChoice:
+    """The table of candidates and what was chosen from it.
+
+    Attributes:
+        candidates: In rising K.
+        n_clusters: The K chosen by the one-standard-error rule.
+        best: The K of the largest held-out log-probability.
+        best_bic: The K of the smallest BIC.
+        fits: The fit of every K to all rows.
+    """
+
+    candidates: tuple[ClusterCandidate, ...]
+    n_clusters: int
+    best: int
+    best_bic: int
+    fits: Mapping[int, ClustersFit]
+
+    @property
+    def fit(self) -> ClustersFit:
+        """The fit of the K chosen."""
+        return self.fits[self.n_clusters]
+
+
+def choose_clusters(
+    design: Design,
+    candidates: Sequence[int] = tuple(range(1, 9)),
+    *,
+    soft: bool = True,
+    ridge: float = 0.0,
+    shrink_to_pooled: bool = True,
+    n_folds: int = 5,
+    folds: Folds | None = None,
+    n_starts: int = 20,
+    fold_starts: int = 8,
+    seed: int = 0,
+    max_norm: float | None = None,
+    likelihood: Likelihood | None = None,
+    stability: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> ClusterChoice:
+    """Choose K by cross-validation over sources (module docstring).
+
+    Args:
+        design: Training rows and features.
+        candidates: The K to try; 1, no clusters at all, should be among them. Those above the number of users with rows
+            are left out.
+        soft: Latent classes, rather than an assignment of each user.
+        ridge: Precision of the Gaussian prior of every head.
+        shrink_to_pooled: Whether that prior is centred on the pooled reward (of the rows fitted, with the same ridge to
+            0), rather than on 0.
+        n_folds: Number of folds by source, at least 2 and at most the number of sources.
+        folds: Folds of another kind, in place of `n_folds`.
+        n_starts: Restarts of the fits to all rows.
+        fold_starts: Restarts in each fold and each half.
+        seed: Of the folds and the restarts.
+        max_norm: Bound on the norm of every head.
+        likelihood: Logit by default.
+        stability: Whether to fit the two halves.
+        progress: Called with K when a candidate is done.
+
+    Raises:
+        ConfigError: No candidate, one below 1, or too many folds.
+        DataError: There is no row.
+    """
+    likelihood = likelihood or Logit()
+    tried = sorted({k for k in candidates if k <= len(design.user.unique())})
+    if not design.n_decisions:
+        raise DataError("there is no comparison to choose clusters from")
+    if not tried or tried[0] < 1:
+        raise ConfigError(f"candidates are {list(candidates)}; each is from 1 to the number of users")
+    folds = folds_by_source(design, n_folds, seed) if folds is None else folds
+
+    def fitter(some: Design, starts: int) -> Callable[[int], ClustersFit]:
+        center = _pooled(some, ridge, likelihood) if shrink_to_pooled else None
+        screen = screen_users(some, ridge=ridge, center=center, likelihood=likelihood, seed=seed)
+
+        def fit(n_clusters: int) -> ClustersFit:
+            return fit_clusters(
+                some,
+                n_clusters,
+                soft=soft,
+                ridge=ridge,
+                center=center,
+                n_starts=starts,
+                seed=seed,
+                max_norm=max_norm,
+                likelihood=likelihood,
+                screen=screen,
+            )
+
+        return fit
+
+    held: dict[int, list[Predictions]] = {k: [] for k in tried}
+    for number in range(len(folds)):
+        kept, test = design.take(folds.training(number)), design.take(folds.held(number))
+        fit, n_present = fitter(kept, fold_starts), len(kept.user.unique())
+        for k in tried:
+            held[k].append(fit(min(k, n_present)).model.predict(test))
+    position, evidence = pick_simplest([str(k) for k in tried], [_join(held[k]) for k in tried])
+    fit = fitter(design, n_starts)
+    half = [fitter(design.take(part), fold_starts) for part in _halves(design, seed)] if stability else []
+    table, fits = [], {}
+    for k, row in zip(tried, evidence, strict=True):
+        fits[k] = fit(k)
+        table.append(
+            ClusterCandidate(
+                n_clusters=k,
+                log_prob=row.log_prob,
+                behind=row.behind,
+                standard_error=row.standard_error,
+                log_likelihood=fits[k].log_likelihood,
+                bic=fits[k].bic,
+                n_parameters=fits[k].n_parameters,
+                restart_agreement=fits[k].agreement,
+                half_agreement=_half_agreement([f(k) for f in half]) if half and k > 1 else math.nan,
+                shares=tuple(fits[k].model.shares.tolist()),
+            )
+        )
+        if progress is not None:
+            progress(k)
+    return ClusterChoice(
+        candidates=tuple(table),
+        n_clusters=tried[position],
+        best=max(table, key=lambda row: row.log_prob).n_clusters,
+        best_bic=min(table, key=lambda row: row.bic).n_clusters,
+        fits=fits,
+    )
+
+
+def _pooled(design: Design, ridge: float, likelihood: Likelihood) -> Float[Tensor, " dim"]:
+    precision = design.features.new_full((1,), max(ridge, LEAST_RIDGE))
+    return fit_heads(design, ridge=precision, likelihood=likelihood).theta[0]
+
+
+def _halves(design: Design, seed: int) -> list[Tensor]:
+    # A number of its own, so that the halves are not unions of folds.
+    halves = folds_by_source(design, 2, seed + 1)
+    return [halves.held(0), halves.held(1)]
+
+
+def _half_agreement(fits: Sequence[ClustersFit]) -> float:
+    first, second = (fit.model.membership.argmax(1).numpy(force=True) for fit in fits)
+    return agreement(first, second)
+
+
+def _join(parts: Sequence[Predictions]) -> Predictions:
+    """Folds one after the other, as `pick_simplest` compares them."""
+    names = ("chosen", "best_other", "outcome", "user", "source", "weight")
+    return Predictions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -60,7 +60,7 @@ def simulate_clusters(
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
 ) -> tuple[Design, np.ndarray]:
-    """Users in clusters of equal size, u in cluster u mod K, whose answers are flipped at random; design and clusters."""
+    """Users in clusters of equal size, answers flipped at random; the design and every user's cluster."""
     rng = np.random.default_rng(seed)
     items = rng.standard_normal((max(50, n_users * each // 4), dim))
     theta, cluster = rng.standard_normal((n_clusters, dim)), np.arange(n_users) % n_clusters

@@ -26,8 +26,8 @@ def partition(fit):
     return fit.model.membership.argmax(1).numpy()
 
 
-# Log-likelihoods and shares as in the SOURCE.md of each set: swiss published (Apollo, 50 starts), the others found by an
-# independent EM with 20 starts.
+# Log-likelihoods and shares as in the SOURCE.md of each set: swiss published (Apollo, 50 starts), the others found by
+# an independent EM with 20 starts.
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "n_clusters", "log_likelihood", "shares"),
@@ -190,9 +190,9 @@ def test_bad_settings_say_what_is_accepted(clustered):
         fit_clusters(design, 13)
     with pytest.raises(ConfigError, match="n_clusters is 0; it must be at least 1"):
         fit_clusters(design, 0)
-    with pytest.raises(ConfigError, match="max_norm is 0.0; it must be above 0"):
+    with pytest.raises(ConfigError, match=r"max_norm is 0\.0; it must be above 0"):
         fit_clusters(design, 2, max_norm=0.0)
-    with pytest.raises(ConfigError, match="ridge is -1.0; it must be 0 or above"):
+    with pytest.raises(ConfigError, match=r"ridge is -1\.0; it must be 0 or above"):
         fit_clusters(design, 2, ridge=-1.0)
     with pytest.raises(ConfigError, match="literal_eq3 is for hard clusters"):
         fit_clusters(design, 2, literal_eq3=True)

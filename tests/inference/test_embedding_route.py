@@ -28,5 +28,5 @@ def test_given_embeddings_are_grouped_by_direction_not_by_length(clustered):
 
 def test_bad_settings_say_what_is_accepted(clustered):
     design, _ = clustered(n_users=4)
-    with pytest.raises(ConfigError, match="n_clusters is 5; it must be from 2 to the number of users with rows, 4"):
+    with pytest.raises(ConfigError, match="n_clusters is 5; it must be from 2 to 4, the users with rows"):
         fit_embedding_route(design, 5)

@@ -82,8 +82,7 @@ def fit_embedding_route(
     if grouping not in get_args(Grouping):
         raise ConfigError(f'unknown grouping "{grouping}"; known: {", ".join(get_args(Grouping))}')
     if not 2 <= n_clusters <= n_present:
-        raise ConfigError(f"n_clusters is {n_clusters}; it must be from 2 to the number of users with rows,
-        {n_present}")
+        raise ConfigError(f"n_clusters is {n_clusters}; it must be from 2 to {n_present}, the users with rows")
     center = torch.zeros_like(design.features[0]) if center is None else center.to(design.features)
     if embeddings is None:
         found = screen_users(design, ridge=ridge, center=center, likelihood=likelihood, seed=seed).embeddings

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pluralign.files import plain
 
-stdout = Console()
+# Wide enough for the tables where nobody looks at a window.
+stdout = Console(width=None if sys.stdout.isatty() else 150)
 stderr = Console(stderr=True)
 
 
@@ -25,63 +27,78 @@ def print_study(results: Mapping[str, Any]) -> None:
     """The ladder, its controls, what unseen users get, and the verdict."""
     data, level = results["data"], round(100 * results["settings"]["level"])
     stdout.print(
-        f"[bold]{data['name']}[/bold]  {data['decisions']:,} decisions of {data['users']:,} users, "
-        f"{data['items']:,} items, {data['sources']:,} sources"
+        f"[bold]{escape(data['name'])}[/bold]  {data['decisions']:,} decisions of {data['users']:,} users, "
+        f"{data['items']:,} items, {data['sources']:,} sources",
+        highlight=False,
     )
     for finding in data["findings"]:
-        stdout.print(f"[yellow]note[/yellow]  {finding['message']}")
-    seeds = results["ladder"]["n_seeds"]
-    table = Table(title=f"Held-out decisions of seen users ({seeds} splits, {level} % intervals clustered by user)")
-    for column in ("model", "settings"):
-        table.add_column(column)
-    for column in ("accuracy", "over users ± SD", "worst tenth", "nats", "accuracy over pooled", "nats over pooled"):
+        stdout.print(f"[yellow]note[/yellow]  {escape(finding['message'])}", highlight=False)
+    rows = {row["name"]: row for row in results["ladder"]["rows"]}
+    table = Table(
+        title=f"Held-out decisions of seen users, {results['ladder']['n_seeds']} splits; [..]: {level} % intervals "
+        "clustered by user"
+    )
+    table.add_column("model")
+    for column in ("accuracy", "users ± SD", "worst tenth", "log-prob", "points over pooled", "nats over pooled"):
         table.add_column(column, justify="right")
+    table.add_column("control: accuracy with", justify="left")
     settings = _chosen(results["seeds"])
-    for row in results["ladder"]["rows"]:
+    for name, row in rows.items():
+        if row["control"]:
+            continue
         scores, gains = row["scores"], row["gains"]
-        chosen = row["name"] == results["verdict"]["rung"]
+        controls = [
+            f"{each.removeprefix(name + ', ')} {_number(rows[each]['scores']['accuracy'], 3)}"
+            for each in rows
+            if each.startswith(f"{name}, ")
+        ]
         table.add_row(
-            row["name"],
-            settings.get(row["name"], ""),
+            name + settings.get(name, ""),
             _number(scores["accuracy"], 3),
             f"{_number(scores['accuracy_users'], 3)} ± {_number(scores['accuracy_users_sd'], 3)}",
             _number(scores["worst_decile"], 3),
-            _number(None if scores["log_loss"] is None else -scores["log_loss"], 3),
+            _number(-scores["log_loss"], 3),
             _gain(gains.get("accuracy"), 100, 1),
             _gain(gains.get("log_prob"), 1, 3),
-            style="dim" if row["control"] else "bold" if chosen else None,
+            ", ".join(controls),
+            style="bold" if name == results["verdict"]["rung"] else None,
         )
     stdout.print(table)
     if results["unseen_users"]:
-        _print_unseen(results["unseen_users"], level)
+        _print_unseen(results["unseen_users"], results["verdict"]["candidate"], level)
     verdict = results["verdict"]
-    stdout.print(f"\n[bold]{verdict['answer']}[/bold]: {verdict['reason']}")
+    answer = "Personalise." if verdict["answer"] == "personalise" else "Do not personalise."
+    stdout.print(f"\n[bold]{answer}[/bold] {escape(verdict['reason'])}", highlight=False)
 
 
-def _print_unseen(tables: list[Mapping[str, Any]], level: int) -> None:
-    table = Table(title=f"Unseen users, placed from m comparisons of their own: accuracy (nats over pooled, {level} %)")
+def _print_unseen(tables: list[Mapping[str, Any]], candidate: str, level: int) -> None:
+    """Accuracy of every rung by m, and the candidate's gain over `pooled`."""
+    table = Table(title="Unseen users, placed from m comparisons of their own: accuracy")
     table.add_column("m", justify="right")
     names = [row["name"] for row in tables[0]["rows"]]
     for name in names:
         table.add_column(name, justify="right")
+    shown = candidate if candidate in names and candidate != "pooled" else None
+    if shown:
+        table.add_column(f"{shown}: nats over pooled, {level} %", justify="right")
     for each in tables:
-        cells = []
-        for row in each["rows"]:
-            gain = row["gains"].get("log_prob")
-            cells.append(_number(row["scores"]["accuracy"], 3) + (f" ({_gain(gain, 1, 3)})" if gain else ""))
+        rows = {row["name"]: row for row in each["rows"]}
+        cells = [_number(rows[name]["scores"]["accuracy"], 3) for name in names]
+        if shown:
+            cells.append(_gain(rows[shown]["gains"]["log_prob"], 1, 3))
         table.add_row(str(each["n_context"]), *cells)
     stdout.print(table)
 
 
 def _chosen(seeds: list[Mapping[str, Any]]) -> dict[str, str]:
-    """What each rung chose in each split: "K 3" where all agree, "K 3, 2, 3" where not."""
+    """What each rung chose in each split: " (K 3)" where all agree, " (K 3, 2, 3)" where not."""
     shown = {"n_clusters": "K", "rank": "rank"}
     found = {}
     for rung in seeds[0]["rungs"]:
         for key, word in shown.items():
             values = [str(seed["rungs"][rung]["settings"].get(key, "")) for seed in seeds]
             if any(values):
-                found[rung] = f"{word} {values[0] if len(set(values)) == 1 else ', '.join(values)}"
+                found[rung] = f" ({word} {values[0] if len(set(values)) == 1 else ', '.join(values)})"
     return found
 
 

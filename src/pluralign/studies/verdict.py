@@ -62,7 +62,10 @@ def decide(
         gain_over_reliability: Its gain over `reliability`, nats; None where `reliability` was not fitted.
         described: What each rung is in words, settings included ("one reward per cluster, 3 clusters").
     """
-    size = f"{_signed(gain_accuracy, 100)} points of accuracy and {_signed(gain, 1)} nats per decision over the pooled reward"
+    size = (
+        f"{_signed(gain_accuracy, 100)} points of accuracy and {_signed(gain, 1)} nats per decision "
+        "over the pooled reward"
+    )
     if candidate == "pooled":
         rung, reason = (
             "pooled",
@@ -97,7 +100,7 @@ def decide(
             ),
         )
     else:
-        rung, reason = candidate, f"Personalise: train {described[candidate]}. On held-out decisions it gains {size}."
+        rung, reason = candidate, f"Train {described[candidate]}. On held-out decisions it gains {size}."
     return Verdict(
         answer="do not personalise" if rung in SHARED else "personalise",
         rung=rung,

@@ -2,8 +2,8 @@
 
     python benchmarks/clusters.py --rows 100000 --dim 384 --users 1000 --starts 20 --max-clusters 8
 
-Times are CPU seconds, so that a busy machine does not blur them; ratios are within the run. The loop fits scikit-learn's
-logistic regression once per cluster, on all rows with the members' weights, to the same optimum.
+Times are CPU seconds, so that a busy machine does not blur them; ratios are within the run. The loop fits
+scikit-learn's logistic regression once per cluster, on all rows with the members' weights, to the same optimum.
 """
 
 import argparse

@@ -21,10 +21,12 @@ from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.clusters import LEAST_RIDGE, ClustersFit, fit_clusters, screen_users
 from pluralign.inference.folds import Folds, folds_by_source
-from pluralign.inference.heads import fit_heads
+from pluralign.inference.heads import EXACT_DIM, fit_heads
 from pluralign.inference.restarts import agreement
 from pluralign.inference.selection import pick_simplest
 from pluralign.likelihoods import Likelihood, Logit
+
+ROUNDS_OF_A_PART = 5  # for folds and halves of many dimensions: what prediction gains comes in the first rounds
 
 
 @final
@@ -88,7 +90,7 @@ def choose_clusters(
     *,
     soft: bool = True,
     ridge: float = 0.0,
-    shrink_to_pooled: bool = True,
+    pooled_ridge: float | None = None,
     n_folds: int = 5,
     folds: Folds | None = None,
     n_starts: int = 20,
@@ -107,8 +109,8 @@ def choose_clusters(
             are left out.
         soft: Latent classes, rather than an assignment of each user.
         ridge: Precision of the Gaussian prior of every head.
-        shrink_to_pooled: Whether that prior is centred on the pooled reward (of the rows fitted, with the same ridge to
-            0), rather than on 0.
+        pooled_ridge: Precision of the prior (around 0) of the pooled reward that the heads' prior is centred on; None
+            takes `ridge`.
         n_folds: Number of folds by source, at least 2 and at most the number of sources.
         folds: Folds of another kind, in place of `n_folds`.
         n_starts: Restarts of the fits to all rows.
@@ -131,8 +133,10 @@ def choose_clusters(
         raise ConfigError(f"candidates are {list(candidates)}; each is from 1 to the number of users")
     folds = folds_by_source(design, n_folds, seed) if folds is None else folds
 
-    def fitter(some: Design, starts: int) -> Callable[[int], ClustersFit]:
-        center = _pooled(some, ridge, likelihood) if shrink_to_pooled else None
+    part_rounds = 300 if design.dim < EXACT_DIM else ROUNDS_OF_A_PART
+
+    def fitter(some: Design, starts: int, max_rounds: int) -> Callable[[int], ClustersFit]:
+        center = _pooled(some, ridge if pooled_ridge is None else pooled_ridge, likelihood)
         screen = screen_users(some, ridge=ridge, center=center, likelihood=likelihood, seed=seed)
 
         def fit(n_clusters: int) -> ClustersFit:
@@ -147,6 +151,7 @@ def choose_clusters(
                 max_norm=max_norm,
                 likelihood=likelihood,
                 screen=screen,
+                max_rounds=max_rounds,
             )
 
         return fit
@@ -154,12 +159,12 @@ def choose_clusters(
     held: dict[int, list[Predictions]] = {k: [] for k in tried}
     for number in range(len(folds)):
         kept, test = design.take(folds.training(number)), design.take(folds.held(number))
-        fit, n_present = fitter(kept, fold_starts), len(kept.user.unique())
+        fit, n_present = fitter(kept, fold_starts, part_rounds), len(kept.user.unique())
         for k in tried:
             held[k].append(fit(min(k, n_present)).model.predict(test))
     position, evidence = pick_simplest([str(k) for k in tried], [_join(held[k]) for k in tried])
-    fit = fitter(design, n_starts)
-    half = [fitter(design.take(part), fold_starts) for part in _halves(design, seed)] if stability else []
+    fit = fitter(design, n_starts, 300)
+    half = [fitter(design.take(part), fold_starts, part_rounds) for part in _halves(design, seed)] if stability else []
     table, fits = [], {}
     for k, row in zip(tried, evidence, strict=True):
         fits[k] = fit(k)

@@ -38,7 +38,7 @@ SCREEN_ROUNDS = 60
 LEAST_RIDGE = 1e-6  # keeps a separable or an empty cluster finite; moves no published log-likelihood by 1e-5
 M_STEP_PASSES = 2  # raising the likelihood is all that EM needs of an M-step
 ROUNDS_BETWEEN_CUTS = 30
-SCREENED_FINALISTS = 2
+ROUNDS_OF_SCREENED = 3  # on the likelihood, before all but the best screened restart are dropped
 
 
 @final
@@ -140,7 +140,7 @@ def fit_clusters(
     max_norm: float | None = None,
     literal_eq3: bool = False,
     likelihood: Likelihood | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float | None = None,
     max_rounds: int = 300,
     screen: Screen | None = None,
 ) -> ClustersFit:
@@ -157,7 +157,8 @@ def fit_clusters(
         max_norm: Bound B on the norm of every head, or None. The constrained optimum, not a rescaled head.
         literal_eq3: Fit Eq. (3) as printed (module docstring). Hard only.
         likelihood: Logit by default.
-        tolerance: EM stops when a round gains less than this, in nats per decision.
+        tolerance: EM stops when a round gains less than this, in nats per decision; None means 1e-6, or 1e-5 from
+            `EXACT_DIM` dimensions on.
         max_rounds: Rounds of EM at most for each restart that is run to the end.
         screen: `screen_users` of the same arguments, where it is at hand.
 
@@ -180,6 +181,7 @@ def fit_clusters(
         tolerance=1e-8 if few and design.features.dtype == torch.float64 else 1e-5,
         max_passes=200 if together or max_norm is not None else M_STEP_PASSES,
     )
+    tolerance = (1e-6 if few else 1e-5) if tolerance is None else tolerance
     em = Em(panel=panel, size=size, soft=soft, tolerance=tolerance * design.n_decisions)
     if together:
         # Equal heads tie for every user, up to rounding; a tie goes to the lowest index.
@@ -196,8 +198,10 @@ def fit_clusters(
         quick = replace(em, panel=screen.panel)
         ended = quick.run(quick.from_membership(memberships), SCREEN_ROUNDS)
         groups = [(torch.arange(n_starts), ended)]
-        chosen = _best_distinct(ended, SCREENED_FINALISTS)
+        chosen = _best_distinct(ended, max(1, n_starts // 10))
         finalists = em.from_theta(ended.theta[chosen] @ screen.basis.T, ended.shares[chosen])
+        *_, (left, finalists) = em.run_halving(finalists, rounds=ROUNDS_OF_SCREENED, keep=1)
+        chosen = chosen[left]
     finalists = em.run(finalists, max_rounds)
     if soft and few and max_norm is None:
         finalists = _polish(em, finalists)

@@ -1,4 +1,4 @@
-"""What a study keeps on disk of each finished split, so that one that was stopped goes on instead of beginning again."""
+"""What a study keeps on disk of each finished split, so that one that was stopped goes on where it was."""
 
 from __future__ import annotations
 
@@ -59,34 +59,40 @@ class Kept:
         self.fingerprint = "" if folder is None else _fingerprint(comparisons, settings, encoder)
 
     def read(self, seed: int) -> SeedResult | None:
-        """A split that was finished before, or None."""
+        """A split that was finished before, or None where there is none, or none that can be read or belongs here."""
         if self.folder is None:
             return None
-        note = self.folder / f"{seed}.json"
-        if not note.is_file():
-            return None
-        plain = json.loads(note.read_text(encoding="utf-8"))
-        if plain.pop("fingerprint") != self.fingerprint:
-            return None
-        from safetensors.numpy import load_file
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
 
-        arrays = load_file(self.folder / f"{seed}.safetensors")
-        groups = {group: _unpack(arrays, group) for group in ("test", "unknown", "unseen")}
-        return SeedResult(**plain, **groups, cluster=arrays["cluster"])
+        try:
+            plain = json.loads((self.folder / f"{seed}.json").read_text(encoding="utf-8"))
+            if plain.pop("fingerprint") != self.fingerprint:
+                return None
+            packed = (self.folder / f"{seed}.safetensors").read_bytes()
+            if plain.pop("digest") != sha256(packed).hexdigest():
+                return None
+            arrays = load(packed)
+            groups = {group: _unpack(arrays, group) for group in ("test", "unknown", "unseen")}
+            return SeedResult(**plain, **groups, cluster=arrays["cluster"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+            return None  # missing or damaged: the split is made again
 
     def write(self, result: SeedResult) -> None:
         """Keep a split. The note comes last: where it is, the arrays are."""
         if self.folder is None:
             return
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays = {"cluster": result.cluster}
         for group in ("test", "unknown", "unseen"):
             arrays |= _pack(getattr(result, group), group)
+        packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         with replacing(self.folder / f"{result.seed}.safetensors") as part:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
+            part.write_bytes(packed)
         plain = {name: getattr(result, name) for name in ("seed", "candidate", "evidence", "rungs", "counts")}
-        write_json(self.folder / f"{result.seed}.json", plain | {"fingerprint": self.fingerprint})
+        marks = {"fingerprint": self.fingerprint, "digest": sha256(packed).hexdigest()}
+        write_json(self.folder / f"{result.seed}.json", plain | marks)
 
 
 def _pack(predictions: Mapping[str, Predictions], group: str) -> dict[str, np.ndarray]:
@@ -111,7 +117,9 @@ def _unpack(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, Predictio
 
 
 def _fingerprint(comparisons: Comparisons, settings: StudySettings, encoder: object) -> str:
-    digest = sha256(json.dumps([__version__, asdict(settings), encoder], sort_keys=True).encode())
+    # How many seeds there are changes none of them, so a study is extended by asking for more.
+    chosen = {name: value for name, value in asdict(settings).items() if name not in ("seeds", "seed", "level")}
+    digest = sha256(json.dumps([__version__, chosen, encoder], sort_keys=True).encode())
     items = comparisons.items
     columns = ("chosen", "rejected", "user", "source", "outcome", "weight", "choice", "position")
     for array in (*(getattr(comparisons, column) for column in columns), items.prompt, items.attributes):

@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from pluralign.errors import ConfigError
+from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.basis import fit_basis
 from pluralign.inference.choose_clusters import choose_clusters
 from pluralign.inference.clusters import fit_clusters
 from pluralign.inference.folds import Folds
-from pluralign.inference.gaussian_choice import choose_rank
-from pluralign.inference.individual import fit_individual
+from pluralign.inference.gaussian_choice import Choice, choose_rank, choose_tau
+from pluralign.inference.individual import LOW_DIM, IndividualFit, fit_individual
 from pluralign.inference.pooled import fit_pooled
 from pluralign.inference.reliability import fit_reliability
 from pluralign.inference.selection import Candidate, cross_validate, pick_simplest
@@ -145,65 +148,111 @@ def _reliability(design: Design, folds: Folds, settings: LadderSettings, ridge: 
 
 
 def _clusters(design: Design, folds: Folds, settings: LadderSettings, ridge: float, *, soft: bool) -> Rung:
-    choice = choose_clusters(
-        design, settings.clusters, folds=folds, soft=soft, ridge=ridge, n_starts=settings.starts, seed=settings.seed
-    )
-    k = choice.n_clusters
+    few = min(3, max(settings.clusters))
 
-    def refit(rows: Design) -> UserModel:
-        n_present = len(rows.user.unique())
+    def fit(rows: Design, n_clusters: int, own_ridge: float, starts: int) -> UserModel:
+        n_clusters = min(n_clusters, len(rows.user.unique()))
         center = fit_pooled(rows, ridge=ridge)[0].theta
-        starts = max(settings.starts // 4, 4)
         return fit_clusters(
-            rows, min(k, n_present), soft=soft, ridge=ridge, center=center, n_starts=starts, seed=settings.seed
+            rows, n_clusters, soft=soft, ridge=own_ridge, center=center, n_starts=starts, seed=settings.seed
         ).model
 
+    def held_out(own_ridge: float) -> float:
+        return _mean_log_prob(cross_validate(design, lambda rows: fit(rows, few, own_ridge, 4), folds))
+
+    own_ridge = ridge if ridge == 0 or few == 1 else search_scale(held_out, ridge)
+    choice = choose_clusters(
+        design,
+        settings.clusters,
+        folds=folds,
+        soft=soft,
+        ridge=own_ridge,
+        pooled_ridge=ridge,
+        n_starts=settings.starts,
+        seed=settings.seed,
+    )
+    k = choice.n_clusters
     which = "one reward per cluster" if soft else "one reward per cluster, each user in one"
     return Rung(
         model=choice.fit.model,
         log_likelihood=choice.fit.log_likelihood,
-        settings={"n_clusters": k, "shares": choice.fit.model.shares.tolist(), "bic": choice.fit.bic},
+        settings={
+            "n_clusters": k,
+            "ridge": own_ridge,
+            "shares": choice.fit.model.shares.tolist(),
+            "bic": choice.fit.bic,
+        },
         choice=[asdict(row) for row in choice.candidates],
         described=f"{which} ({k} clusters)",
-        refit=refit,
+        refit=lambda rows: fit(rows, k, own_ridge, max(settings.starts // 4, 4)),
     )
 
 
 def _basis(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> Rung:
     ranks = tuple(rank for rank in settings.ranks if rank <= design.dim)
-    choice = choose_rank(design, ranks, folds=folds, ridge=ridge) if len(ranks) > 1 else None
-    rank = choice.chosen if choice else ranks[0]
-    fit = fit_basis(design, rank, ridge=ridge)
+    few = min(2, max(ranks))
 
-    def refit(rows: Design) -> UserModel:
-        return fit_basis(rows, rank, ridge=ridge).model
+    def held_out(ridge_basis: float) -> float:
+        return choose_rank(design, (0, few), ridge=ridge, ridge_basis=ridge_basis, folds=folds).log_prob[1]
 
+    ridge_basis = ridge if ridge == 0 or few == 0 else search_scale(held_out, ridge)
+    choice = choose_rank(design, ranks, ridge=ridge, ridge_basis=ridge_basis, folds=folds) if len(ranks) > 1 else None
+    # The best rank and not the simplest: what is too rich for the data, the evidence shrinks and the ladder turns down.
+    rank = choice.best if choice else ranks[0]
+    fit = fit_basis(design, rank, ridge=ridge, ridge_basis=ridge_basis)
     return Rung(
         model=fit.model,
         log_likelihood=fit.evidence,
-        settings={"rank": rank, "strength": list(fit.strength)},
-        choice=[]
-        if choice is None
-        else [
-            {"rank": r, "log_prob": value, "error": error}
-            for r, value, error in zip(choice.candidates, choice.log_prob, choice.error, strict=True)
-        ],
+        settings={"rank": rank, "ridge": ridge_basis, "strength": list(fit.strength)},
+        choice=_rows("rank", choice) if choice else [],
         described=f"one reward per user, in {rank} shared direction{'s' if rank != 1 else ''} of taste",
-        refit=refit,
+        refit=lambda rows: fit_basis(rows, rank, ridge=ridge, ridge_basis=ridge_basis).model,
     )
 
 
 def _individual(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> Rung:
-    fit = fit_individual(design, ridge=ridge, covariance=settings.covariance)  # type: ignore[arg-type]
+    # Few features: the evidence is nearly exact, and a whole covariance is estimated. Many: Laplace's method shrinks
+    # too far where a user has fewer decisions than features, and the evidence knows nothing of new items; folds do.
+    by_evidence = settings.covariance != "isotropic" and design.dim <= LOW_DIM
+    choice = None if by_evidence else choose_tau(design, ridge=ridge, folds=folds)
+    tau = choice.best if choice else None
+    covariance = settings.covariance if by_evidence else "isotropic"
 
-    def refit(rows: Design) -> UserModel:
-        return fit_individual(rows, ridge=ridge, covariance=settings.covariance).model  # type: ignore[arg-type]
+    def fit(rows: Design) -> IndividualFit:
+        return fit_individual(rows, ridge=ridge, tau=tau, covariance=covariance)  # type: ignore[arg-type]
 
+    found = fit(design)
     return Rung(
-        model=fit.model,
-        log_likelihood=fit.evidence,
-        settings={"pooled_evidence": fit.pooled_evidence},
-        choice=[{"tau": tau, "evidence": evidence} for tau, evidence in zip(fit.taus, fit.tau_evidence, strict=True)],
+        model=found.model,
+        log_likelihood=found.evidence,
+        settings={"covariance": covariance, "tau": tau},
+        choice=_rows("tau", choice) if choice else [],
         described="one reward per user, shrunk to the shared one",
-        refit=refit,
+        refit=lambda rows: fit(rows).model,
     )
+
+
+def search_scale(held_out: Callable[[float], float], start: float, *, factor: float = 4.0, steps: int = 3) -> float:
+    """Walk from `start` by a factor, down or else up, as long as the held-out log-probability rises."""
+    best, value = start, held_out(start)
+    for by in (1 / factor, factor):
+        moved = False
+        for _ in range(steps):
+            tried = held_out(best * by)
+            if tried <= value:
+                break
+            best, value, moved = best * by, tried, True
+        if moved:
+            break
+    return best
+
+
+def _mean_log_prob(predictions: Predictions) -> float:
+    return float(np.average(predictions.log_prob, weights=predictions.weight))
+
+
+def _rows(name: str, choice: Choice[Any]) -> list[dict[str, Any]]:
+    return [
+        {name: candidate, "log_prob": value, "standard_error": error}
+        for candidate, value, error in zip(choice.candidates, choice.log_prob, choice.error, strict=True)
+    ]

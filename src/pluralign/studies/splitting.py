@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from pluralign.comparisons import Comparisons, StudySplit, split_by_item, split_last, study_split
 from pluralign.comparisons.splits import pick_users
@@ -47,6 +48,6 @@ def split_study(comparisons: Comparisons, settings: StudySettings, seed: int) ->
 def make_folds(design: Design, settings: StudySettings, seed: int) -> Folds:
     """Folds of the training rows that hold out what the study's test holds out."""
     if settings.split == "item":
-        n_items = len(design.items_used())
+        n_items = len(torch.cat([design.chosen, design.rejected]).unique())
         return folds_by_item(design, min(settings.folds, max(n_items // 4, 2)), seed)
     return folds_by_source(design, min(settings.folds, len(design.source.unique())), seed)

@@ -86,8 +86,8 @@ def decide(
         rung, reason = (
             "reliability",
             (
-                "Train one reward for everybody, and model how reliably each user answers. Users differ in noise, not in "
-                f"taste: their reliability alone gains {size}, and no model of taste does better."
+                "Train one reward for everybody, and model how reliably each user answers. Users differ in noise, not "
+                f"in taste: their reliability alone gains {size}, and no model of taste does better."
             ),
         )
     elif gain_over_reliability is not None and not gain_over_reliability.low > 0:

@@ -15,6 +15,7 @@ def main() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on from what is cached", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # what typer makes of Ctrl-C
+            print("\ninterrupted; run the same command again to go on from what is cached", file=sys.stderr)
+        raise

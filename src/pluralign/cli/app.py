@@ -161,12 +161,11 @@ def fit(
     pluralign fit swiss --path data/swiss_route_choice --users cluster --clusters 2 --soft --json
     """
     from pluralign.cli import commands
+    from pluralign.studies.fitting import FitSettings
 
     commands.fit(
         commands.Source(data, path, column, option),
-        commands.FitSettings(
-            users=users, clusters=clusters, soft=soft, rank=rank, ridge=ridge, starts=starts, seed=seed or 0
-        ),
+        FitSettings(users=users, clusters=clusters, soft=soft, rank=rank, ridge=ridge, starts=starts, seed=seed or 0),
         encoder or "auto",
         cache,
         out,
@@ -187,7 +186,7 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Score a saved model on other rows: accuracy, log-probability and calibration, beside what an unknown user gets."""
+    """Score a saved model on other rows: accuracy, log-probability, calibration, beside what an unknown user gets."""
     from pluralign.cli import commands
 
     commands.evaluate(model, commands.Source(data, path, column, option), pooled, json=json)
@@ -211,7 +210,9 @@ def adapt(
 
 @app.command(rich_help_panel="Data")
 def simulate(
-    out: Annotated[Path, typer.Argument(help="File (.jsonl, .parquet) to write.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File (.jsonl, .parquet) to write; a folder for numeric features.")
+    ],
     kind: Annotated[
         str,
         typer.Option(help="How users differ: `clusters`, `basis`, `individual`, `reliability` or `null` (not at all)."),
@@ -219,11 +220,29 @@ def simulate(
     n_users: Annotated[int, typer.Option("--users", help="Users.")] = 120,
     comparisons_per_user: Annotated[int, typer.Option("--comparisons", help="Comparisons of each user.")] = 60,
     n_clusters: Annotated[int, typer.Option("--clusters", help="Planted clusters.")] = 3,
-    noise: Annotated[float, typer.Option(help="Share of answers replaced by their opposite.")] = 0.1,
+    noise: Annotated[float, typer.Option(help="Share of the answers replaced by another response at random.")] = 0.1,
+    shares: Annotated[
+        str | None, typer.Option(help="Share of the users in each cluster, comma-separated: 0.5,0.3,0.2.")
+    ] = None,
+    reliability_sd: Annotated[
+        float | None,
+        typer.Option(help="Spread (SD of the log) of users' reliability. Default: 0.7 for `reliability`, else 0."),
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Directions of a `basis`.")] = 2,
+    features: Annotated[
+        str, typer.Option(help="`text`: answers that differ in style. `numeric`: vectors, written as a folder.")
+    ] = "text",
+    dim: Annotated[int, typer.Option(help="Number of numeric features.")] = 8,
+    choices: Annotated[int, typer.Option(help="Responses to choose from each time.")] = 2,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
-    """Write a population whose truth is known, on texts made here, and the truth beside it (OUT.truth.json)."""
+    """Write a population whose truth is known, on texts made here, and the truth beside it (OUT.truth.json).
+
+    \b
+      pluralign simulate users.jsonl --clusters 2 --shares 0.8,0.2
+      pluralign simulate panel --kind null --features numeric --dim 4
+    """
     from pluralign.cli import commands
 
     commands.simulate(
@@ -233,6 +252,12 @@ def simulate(
         comparisons_per_user=comparisons_per_user,
         n_clusters=n_clusters,
         noise=noise,
+        shares=None if shares is None else commands.numbers("--shares", shares),
+        reliability_sd=reliability_sd,
+        rank=rank,
+        features=features,
+        dim=dim,
+        n_choices=choices,
         seed=seed or 0,
         json=json,
     )

@@ -157,23 +157,29 @@ def adapt(model: Path, source: Source, out: Path | None, *, json: bool) -> None:
 
 
 def simulate(out: Path, *, json: bool, **settings: Any) -> None:
-    from pluralign.comparisons import to_table, write_jsonl
+    from pluralign.comparisons import save, to_table, write_jsonl
+    from pluralign.files import replacing
     from pluralign.populations import simulate as draw
 
+    numeric = settings["features"] == "numeric"
+    if out.suffix not in (("",) if numeric else (".jsonl", ".parquet")):
+        accepted = "a folder (a name without an ending)" if numeric else "a .jsonl or .parquet file"
+        raise ConfigError(f"{out} cannot hold {settings['features']} features; OUT must be {accepted}")
     population = draw(**settings)
-    if out.suffix == ".parquet":
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if numeric:
+        save(population.comparisons, out)
+    elif out.suffix == ".parquet":
         from pyarrow.parquet import write_table
-
-        from pluralign.files import replacing
 
         with replacing(out) as part:
             write_table(to_table(population.comparisons), part)
     else:
         write_jsonl(population.comparisons, out)
     truth = out.with_suffix(".truth.json")
-    write_json(truth, population.truth.as_dict())
+    write_json(truth, {**population.truth(), "settings": settings})
     found = {
-        "rows": len(population.comparisons),
+        "comparisons": population.comparisons.n_decisions,
         "users": population.comparisons.n_users,
         "out": str(out),
         "truth": str(truth),
@@ -182,7 +188,8 @@ def simulate(out: Path, *, json: bool, **settings: Any) -> None:
         print_json(found)
     else:
         stdout.print(
-            f"{found['rows']:,} comparisons of {found['users']:,} users in {out}, the truth in {truth}", highlight=False
+            f"{found['comparisons']:,} comparisons of {found['users']:,} users in {out}, the truth in {truth}",
+            highlight=False,
         )
 
 
@@ -224,8 +231,20 @@ def _assignments(flag: str, given: list[str] | None) -> dict[str, str]:
     return found
 
 
+def numbers(flag: str, text: str) -> list[float]:
+    """The numbers of a flag such as 0.5,0.3,0.2."""
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError:
+        raise ConfigError(f'{flag} is "{text}"; it must be numbers with commas between, as 0.5,0.3,0.2') from None
+
+
 def _value(text: str) -> object:
-    """A flag's text as YAML reads it: 50 is a number, true is true."""
+    """A flag's text as YAML reads it: 50 is a number, true is true. But `null` is a kind of population."""
     import yaml
 
-    return yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if value is None else value

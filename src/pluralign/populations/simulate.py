@@ -70,6 +70,28 @@ class Population:
         """Expected accuracy of the oracle on these choice sets, from probabilities alone, weights aside."""
         return float(self._recorded(np.maximum(self.chosen, self.best_other)).mean())
 
+    def truth(self) -> dict[str, object]:
+        """What there is to recover, as plain values: accuracies to be had, and every user's cluster and reward."""
+        oracle = self.oracle()
+        return {
+            "kind": self.tastes.kind,
+            "noise": self.noise,
+            "ceiling": self.ceiling,
+            "oracle_accuracy": float(np.average(oracle.correct, weights=oracle.weight)),
+            "oracle_log_prob": float(np.average(oracle.log_prob, weights=oracle.weight)),
+            "feature_names": list(self.feature_names),
+            "users": [
+                {"user": user, "cluster": int(cluster), "reliability": float(reliability), "theta": theta.tolist()}
+                for user, cluster, reliability, theta in zip(
+                    self.comparisons.user_ids,
+                    self.tastes.cluster,
+                    self.tastes.reliability,
+                    self.tastes.theta,
+                    strict=True,
+                )
+            ],
+        }
+
     def _recorded(self, probability: FloatArray) -> FloatArray:
         """Probability that a response of true probability p is recorded as chosen."""
         others = np.bincount(self.comparisons.decision)

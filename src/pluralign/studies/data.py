@@ -40,7 +40,7 @@ def load(
         _check_options(simulate, options, '"simulated"')
         return (simulate(**options) if options else demo()).comparisons  # type: ignore[arg-type]
     if isinstance(data, str) and data in datasets.names():
-        return datasets.load(data, path, **options)
+        return datasets.load(data, path, **options)  # type: ignore[arg-type]
     if isinstance(data, str | Path) and (Path(data) / INDEX).is_file():
         return load_saved(data)
     if isinstance(data, str) and not data.startswith("hf:") and not Path(data).exists():

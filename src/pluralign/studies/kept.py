@@ -73,8 +73,13 @@ class Kept:
             if plain.pop("digest") != sha256(packed).hexdigest():
                 return None
             arrays = load(packed)
-            groups = {group: _unpack(arrays, group) for group in ("test", "unknown", "unseen")}
-            return SeedResult(**plain, **groups, cluster=arrays["cluster"])
+            return SeedResult(
+                **plain,
+                test=_unpack(arrays, "test"),
+                unknown=_unpack(arrays, "unknown"),
+                unseen=_unpack(arrays, "unseen"),
+                cluster=arrays["cluster"],
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
             return None  # missing or damaged: the split is made again
 
@@ -97,7 +102,7 @@ class Kept:
 
 def _pack(predictions: Mapping[str, Predictions], group: str) -> dict[str, np.ndarray]:
     """All models of a group predict the same decisions, so what they share is kept once."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, each in predictions.items():
         arrays |= {f"{group}|{own}|{name}": getattr(each, own) for own in _OWN}
         arrays |= {f"{group}|{shared}": getattr(each, shared) for shared in _SHARED}

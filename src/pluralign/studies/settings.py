@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pluralign.errors import ConfigError
 from pluralign.studies.ladder import LADDER, LadderSettings
 
 SPLITS = ("source", "item", "last")
+COVARIANCES = ("auto", "isotropic", "diagonal", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +55,19 @@ class StudySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_types(self)
         unknown = [rung for rung in self.rungs if rung not in LADDER]
         if unknown:
             raise ConfigError(f'unknown rung "{unknown[0]}"; known: {", ".join(LADDER)}')
         if self.split not in SPLITS:
             raise ConfigError(f'unknown split "{self.split}"; known: {", ".join(SPLITS)}')
-        for name, low, high in (("test", 0.0, 1.0), ("level", 0.0, 1.0)):
-            if not low < getattr(self, name) < high:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between {low:g} and {high:g}")
+        if self.covariance not in COVARIANCES:
+            raise ConfigError(f'unknown covariance "{self.covariance}"; known: {", ".join(COVARIANCES)}')
+        for name in ("test", "level"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.ridge is not None and not self.ridge >= 0:
+            raise ConfigError(f"ridge is {self.ridge}; it must be at least 0")
         if not 0 <= self.unseen < 1:
             raise ConfigError(f"unseen is {self.unseen}; it must be at least 0 and below 1")
         for name, least in (("seeds", 1), ("folds", 2), ("starts", 1)):
@@ -92,6 +100,35 @@ class StudySettings:
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
+
+
+def _check_types(settings: StudySettings) -> None:
+    """What a YAML file may have got wrong: a number in quotes, one value where a list is asked for."""
+    accepted: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+        "a name": (lambda value: isinstance(value, str), ("encoder", "split", "covariance")),
+        "a whole number": (_is_whole, ("seeds", "folds", "starts", "seed")),
+        "a number": (_is_number, ("test", "unseen", "level")),
+        "a number, or nothing": (lambda value: value is None or _is_number(value), ("ridge",)),
+        "a list of rungs": (lambda value: isinstance(value, tuple), ("rungs",)),
+        "a list of whole numbers of at least 1": (partial(_are_whole, least=1), ("clusters",)),
+        "a list of whole numbers of at least 0": (partial(_are_whole, least=0), ("ranks", "contexts")),
+    }
+    for words, (fits, names) in accepted.items():
+        for name in names:
+            if not fits(getattr(settings, name)):
+                raise ConfigError(f"{name} is {getattr(settings, name)!r}; it must be {words}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+def _are_whole(value: object, least: int) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(_is_whole(each) and each >= least for each in value)
 
 
 def read_yaml(path: Path) -> dict[str, object]:

@@ -46,8 +46,20 @@ def split_study(comparisons: Comparisons, settings: StudySettings, seed: int) ->
 
 
 def make_folds(design: Design, settings: StudySettings, seed: int) -> Folds:
-    """Folds of the training rows that hold out what the study's test holds out."""
+    """Folds of the training rows that hold out what the study's test holds out.
+
+    Raises:
+        DataError: Too few sources or items to divide.
+    """
     if settings.split == "item":
         n_items = len(torch.cat([design.chosen, design.rejected]).unique())
+        if n_items < 4:
+            raise DataError(f"the training rows compare {n_items} items; two folds of items need at least 4")
         return folds_by_item(design, min(settings.folds, max(n_items // 4, 2)), seed)
-    return folds_by_source(design, min(settings.folds, len(design.source.unique())), seed)
+    n_sources = len(design.source.unique())
+    if n_sources < 2:
+        raise DataError(
+            "the training rows come from one source; to choose anything among them takes at least two",
+            hint="name a finer source column",
+        )
+    return folds_by_source(design, min(settings.folds, n_sources), seed)

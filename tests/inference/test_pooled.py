@@ -36,9 +36,9 @@ def make_design(n: int, dim: int, *, scale: float, n_sources: int, seed: int = 0
     )
 
 
-def test_more_folds_than_sources_is_an_error():
-    design = make_design(30, 2, scale=1.0, n_sources=3)
-    with pytest.raises(ConfigError, match="n_folds is 5 and the rows come from 3 sources") as error:
+def test_a_single_source_cannot_be_divided():
+    design = make_design(30, 2, scale=1.0, n_sources=1)
+    with pytest.raises(ConfigError, match="n_folds is 1 and the rows come from 1 sources") as error:
         fit_pooled(design)
     assert "source" in error.value.hint
 

@@ -111,7 +111,7 @@ def test_the_slopes_of_the_table_are_its_finite_differences(alternatives):
 def test_the_integral_over_reliability_is_what_brute_force_gives():
     design, theta, _ = make_population(n_users=20, each=30, spread=0.7)
     margin = design.margins(theta[None])[:, 0]
-    found, value, mean, sd = _maximise(design, margin, _Numbers(), 0.0, False)
+    found, value, mean, sd = _maximise(design, margin, _Numbers(), False)
     a = torch.linspace(-3, 3, 4001, dtype=torch.float64)
     scaled = margin[:, None] * torch.exp(a + found.log_factor)
     log_prob = torch.log((1 - found.lapse) * torch.sigmoid(scaled) + found.lapse / 2)
@@ -128,11 +128,12 @@ def test_the_spline_reproduces_a_cubic():
     np.testing.assert_allclose(_spline() @ (coarse**3 - coarse), fine**3 - fine, atol=1e-10)
 
 
-def test_placing_the_users_it_was_fitted_to_changes_nothing_and_nobody_has_the_prior():
+def test_placing_the_users_it_was_fitted_to_changes_little_and_nobody_has_the_prior():
+    # Fitted, a user's margins come from thetas that did not see them; placed, from the final one.
     design, _, _ = make_population(n_users=40, each=60, spread=0.8, seed=3)
     model, _ = fit_reliability(design, ridge=1.0)
     placed = place_reliability(model, design)
-    torch.testing.assert_close(placed.log_scale, model.log_scale, atol=1e-3, rtol=0)
+    torch.testing.assert_close(placed.log_scale, model.log_scale, atol=0.1, rtol=0)
     nobody = place_reliability(model, design.take(torch.zeros(design.n_decisions, dtype=torch.bool)))
     assert nobody.log_scale.tolist() == [0.0] * 40
     assert nobody.log_scale_sd.tolist() == pytest.approx([model.spread] * 40)

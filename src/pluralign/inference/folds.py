@@ -1,8 +1,8 @@
 """Cross-validation folds that hold out what a study holds out: new sources, or items never seen.
 
 Folds by source deal out whole sources, so that siblings of a held-out decision are held out too. Folds by item deal
-out the items: a decision is held out in fold f where all its items are f's, trains where none is, and where it straddles
-it does neither.
+out the items: a decision is held out in fold f where all its items are f's, trains where none is, and where it
+straddles it does neither.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pluralign.errors import ConfigError
 from pluralign.features import Design
+
+N_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,9 +38,18 @@ class Folds:
         """Decisions that train in a fold."""
         return self.trains[self.group, fold] > 0
 
+    def absent_from(self) -> Int[Tensor, " decisions"]:
+        """A fold in which each decision does not train, (decisions,): the one that holds it out, where there is one."""
+        return self.trains[self.group].argmin(1)
+
     def held(self, fold: int) -> Bool[Tensor, " decisions"]:
         """Decisions that a fold holds out."""
         return self.held_in == fold
+
+
+def default_folds(design: Design) -> Folds:
+    """Five folds of whole sources, or as many as there are sources."""
+    return folds_by_source(design, min(N_FOLDS, len(design.source.unique())), seed=0)
 
 
 def folds_by_source(design: Design, n_folds: int, seed: int) -> Folds:
@@ -62,7 +73,8 @@ def folds_by_source(design: Design, n_folds: int, seed: int) -> Folds:
     fold = torch.empty_like(place)
     fold[order] = torch.where(place // n_folds % 2 == 0, there, back)  # largest first, to and fro
     fold = fold[number]
-    return Folds(group=fold, trains=1 - torch.eye(n_folds, dtype=design.features.dtype, device=fold.device), held_in=fold)
+    trains = 1 - torch.eye(n_folds, dtype=design.features.dtype, device=fold.device)
+    return Folds(group=fold, trains=trains, held_in=fold)
 
 
 def folds_by_item(design: Design, n_folds: int, seed: int) -> Folds:

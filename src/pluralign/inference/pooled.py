@@ -11,12 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pluralign.features import Design
-from pluralign.inference.folds import Folds, folds_by_source
+from pluralign.inference.folds import Folds, default_folds
 from pluralign.inference.heads import EXACT_DIM, fit_heads
 from pluralign.likelihoods import Likelihood, Logit
 from pluralign.users import Pooled
 
-N_FOLDS = 5
 _PRIOR_SD = (0.05, 0.15, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0)  # standard deviations of a margin, in nats
 
 
@@ -100,7 +99,7 @@ def choose_ridge(
     """
     likelihood = likelihood or Logit()
     ridges = default_ridges(design) if ridges is None else ridges.to(design.features)
-    folds = folds or folds_by_source(design, N_FOLDS, seed=0)
+    folds = folds or default_folds(design)
     n_folds = len(folds)
     fit = fit_heads(
         design,

@@ -3,12 +3,13 @@
 A user's log reliability a is one number, so it is integrated over numerically: with the row margins m of theta at hand,
 
     F = sum_u log integral N(a; 0, spread^2) prod_j P(decision j of u | e^a c m + bias position, lapse) da
-        - ridge / 2 |c theta|^2
 
 is tabulated on 25 values of a, interpolated by a cubic spline, and maximised over the four numbers log c, bias, lapse
-and spread. Then theta is refitted with every user at the posterior median reliability, and so in turn. At spread 0 (to
-which the data may lead) and lapse 0 this is the pooled fit. The refit of theta is at a point, not over the posterior of
-a, so that F need not rise in the last digits.
+and spread. Then theta is refitted with every user at the posterior median reliability, and so in turn.
+
+The margins are those of thetas that did not see the decision (folds). Margins of rows that theta was fitted to are too
+large wherever features are many, and reliability, a scale, would take overfitting for certainty. The refit of theta is
+at a point, not over the posterior of a, so that F need not rise in the last digits.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pluralign.features import Design
-from pluralign.inference.folds import Folds
+from pluralign.inference.folds import Folds, default_folds
 from pluralign.inference.heads import fit_heads
 from pluralign.inference.pooled import choose_ridge
 from pluralign.likelihoods import Decisions, Lapsing
@@ -83,7 +84,7 @@ def fit_reliability(
     Args:
         design: Rows and features.
         ridge: Prior precision of theta, 0 for none; None chooses it as `fit_pooled` does.
-        folds: Of that choice; None means five folds of whole sources.
+        folds: Of that choice, and of the margins; None means five folds of whole sources.
         max_rounds: Most refits of theta.
         tolerance: Stop when a round gains less than this, in nats per decision.
 
@@ -91,46 +92,47 @@ def fit_reliability(
         ConfigError: Folds that cannot be made, or a negative ridge.
     """
     features, decisions = design.features, design.decisions
-    start = features.new_zeros((1, design.dim))
+    folds = folds or default_folds(design)
     if ridge is None:
         path = choose_ridge(design, folds=folds)
-        ridge, start = float(path.ridge[path.best]), path.start[path.best][None]
-    prior = features.new_tensor([ridge])
-    theta = fit_heads(design, ridge=prior, start=start).theta
+        ridge = float(path.ridge[path.best])
+    every = torch.cat([folds.trains, folds.trains.new_ones((len(folds.trains), 1))], 1)  # the last head sees all rows
+    prior, apart = features.new_full((len(folds) + 1,), ridge), folds.absent_from()[decisions.index]
+    theta = fit_heads(design, ridge=prior, group=folds.group, group_weight=every).theta
     biased = bool(decisions.position.any())
     numbers, reached, rounds, converged = _Numbers(), -np.inf, 0, False
     while True:
-        penalty = ridge / 2 * float(theta.double().square().sum())
-        numbers, value, mean, sd = _maximise(design, design.margins(theta)[:, 0], numbers, penalty, biased)
-        theta = theta * float(np.exp(numbers.log_factor))
+        margin = design.margins(theta).gather(1, apart[:, None])[:, 0]
+        numbers, value, mean, sd = _maximise(design, margin, numbers, biased)
         converged = value - reached < tolerance * design.n_decisions
         reached = value
         if converged or rounds == max_rounds:
             break
-        scale = mean.exp().to(features.dtype)[design.user][decisions.index]
+        factor = float(np.exp(numbers.log_factor))
         theta = fit_heads(
             design,
             ridge=prior,
-            start=theta,
-            scale=scale,
+            group=folds.group,
+            group_weight=every,
+            start=theta * factor,
+            scale=mean.exp().to(features.dtype)[design.user][decisions.index],
             offset=numbers.position_bias * decisions.position,
             likelihood=Lapsing(numbers.lapse),
         ).theta
-        numbers = _Numbers(0.0, numbers.position_bias, numbers.lapse, numbers.spread)
+        numbers = replace(numbers, log_factor=0.0)
         rounds += 1
     none = numbers.spread <= _LEAST_SPREAD * 1.001
     model = Reliability(
-        theta=theta[0],
+        theta=theta[-1] * float(np.exp(numbers.log_factor)),
         log_scale=torch.zeros_like(mean, dtype=features.dtype) if none else mean.to(features.dtype),
         log_scale_sd=torch.zeros_like(sd, dtype=features.dtype) if none else sd.to(features.dtype),
         spread=0.0 if none else numbers.spread,
         lapse=0.0 if numbers.lapse <= _LEAST_LAPSE * 1.001 else numbers.lapse,
         position_bias=numbers.position_bias,
     )
-    penalty = ridge / 2 * float(theta.double().square().sum())
     report = ReliabilityReport(
         ridge=ridge,
-        log_prob=reached + penalty,
+        log_prob=float(_joint(design, model.theta, numbers)[0].logsumexp(1).sum()),
         n_decisions=design.n_decisions,
         rounds=rounds,
         converged=bool(converged),
@@ -148,12 +150,8 @@ def place_reliability(model: Reliability, design: Design) -> Reliability:
     if model.spread == 0:
         mean = sd = theta.new_zeros(design.n_users)
     else:
-        node = torch.linspace(-_REACH, _REACH, _COARSE, dtype=torch.float64, device=theta.device)
-        fine = torch.linspace(-_REACH, _REACH, _FINE, dtype=torch.float64, device=theta.device)
-        numbers = _Numbers(0.0, model.position_bias, model.lapse, model.spread)
-        table = _tabulate(design, design.margins(theta[None])[:, 0], node, numbers.array())
-        spline = torch.as_tensor(_spline(), device=theta.device)
-        mean, sd = (each.to(theta) for each in _moments(table @ spline.T - (fine / model.spread) ** 2 / 2, fine))
+        joint, node = _joint(design, theta, _Numbers(0.0, model.position_bias, model.lapse, model.spread))
+        mean, sd = (each.to(theta) for each in _moments(joint, node))
     return replace(
         model,
         log_scale=mean.masked_fill(absent, 0.0),
@@ -161,8 +159,20 @@ def place_reliability(model: Reliability, design: Design) -> Reliability:
     )
 
 
+def _joint(
+    design: Design, theta: Float[Tensor, " dim"], numbers: _Numbers
+) -> tuple[Float[Tensor, "users nodes"], Float[Tensor, " nodes"]]:
+    """Log density of every user's decisions and log s_u at given numbers (their factor is theta's), and the nodes."""
+    coarse = torch.linspace(-_REACH, _REACH, _COARSE, dtype=torch.float64, device=theta.device)
+    fine = torch.linspace(-_REACH, _REACH, _FINE, dtype=torch.float64, device=theta.device)
+    at = replace(numbers, log_factor=0.0).array()
+    table = _tabulate(design, design.margins(theta[None])[:, 0], coarse, at)
+    spline = torch.as_tensor(_spline(), device=theta.device)
+    return table @ spline.T + torch.log_softmax(-((fine / numbers.spread) ** 2) / 2, 0), fine
+
+
 def _maximise(
-    design: Design, margin: Float[Tensor, " rows"], numbers: _Numbers, penalty: float, biased: bool
+    design: Design, margin: Float[Tensor, " rows"], numbers: _Numbers, biased: bool
 ) -> tuple[_Numbers, float, Float[Tensor, " users"], Float[Tensor, " users"]]:
     """Best numbers for given margins, F there, and the posterior mean and standard deviation of every user's log s."""
     coarse = torch.linspace(-_REACH, _REACH, _COARSE, dtype=torch.float64, device=margin.device)
@@ -181,9 +191,7 @@ def _maximise(
         (in_spread,) = torch.autograd.grad(value, log_spread)
         share = torch.softmax(joint.detach(), 1) @ spline  # derivative of F in the coarse table
         slope = _slopes(design, margin, coarse, at, share)
-        slope[0] -= 2 * penalty * np.exp(2 * at[0])
-        grown = penalty * float(np.exp(2 * at[0]))
-        return -(float(value.detach()) - grown), -np.array([*slope, float(in_spread)])
+        return -float(value.detach()), -np.array([*slope, float(in_spread)])
 
     bounds = [
         (-3.0, 3.0),

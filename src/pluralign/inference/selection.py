@@ -1,13 +1,13 @@
 """Choose among fits by cross-validation, leaning to the simple one.
 
-Candidates come in order from simple to rich. Each is fitted on the training part of every fold and predicts what the fold
-holds out, each user with the model that the training part gives it. The choice is the simplest candidate within one
-standard error of the best (Breiman et al. 1984), the standard error being that of the paired difference to the best,
+Candidates come in order from simple to rich. Each is fitted on the training part of every fold and predicts what the
+fold holds out, each user with the model that the training part gives it. The choice is the simplest candidate within
+one standard error of the best (Breiman et al. 1984), the standard error being that of the paired difference to the best,
 clustered by user: candidates share their rows, so it is the difference that is uncertain.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -35,24 +35,32 @@ class Candidate:
 
 
 def cross_validate(design: Design, fit: Callable[[Design], UserModel], folds: Folds) -> Predictions:
-    """Predict every held-out decision from a fit to the rest, folds joined in order.
+    """Predict every held-out decision from a fit to the rest; see `cross_validate_all`."""
+    return cross_validate_all(design, lambda rows: [fit(rows)], folds)[0]
+
+
+def cross_validate_all(design: Design, fit: Callable[[Design], Iterable[UserModel]], folds: Folds) -> list[Predictions]:
+    """Predict every held-out decision by several models whose fits share work.
 
     Args:
         design: Training rows of a study.
-        fit: A rung with its settings.
+        fit: The candidates fitted to some rows, one after the other, as many for every fold.
         folds: What each fold trains on and holds out.
+
+    Returns:
+        Predictions of each candidate, the folds' decisions one after the other.
     """
-    held = [
-        fit(design.take(folds.training(fold))).predict(design.take(folds.held(fold)))
-        for fold in range(len(folds))
-        if bool(folds.held(fold).any())
-    ]
-    return Predictions(
-        **{
-            name: np.concatenate([getattr(part, name) for part in held])
-            for name in ("chosen", "best_other", "outcome", "user", "source", "weight")
-        }
-    )
+    held = [fold for fold in range(len(folds)) if bool(folds.held(fold).any())]
+    parts = []
+    for fold in held:
+        test = design.take(folds.held(fold))
+        parts.append([model.predict(test) for model in fit(design.take(folds.training(fold)))])
+    return [_join(candidate) for candidate in zip(*parts, strict=True)]
+
+
+def _join(parts: Sequence[Predictions]) -> Predictions:
+    columns = {each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Predictions)}
+    return Predictions(**columns)
 
 
 def pick_simplest(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[int, tuple[Candidate, ...]]:

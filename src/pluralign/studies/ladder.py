@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,19 @@ from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.basis import fit_basis
 from pluralign.inference.choose_clusters import choose_clusters
-from pluralign.inference.clusters import fit_clusters
+from pluralign.inference.clusters import ClustersFit, fit_clusters
+from pluralign.inference.embedding_route import fit_embedding_route
 from pluralign.inference.folds import Folds
 from pluralign.inference.gaussian_choice import Choice, choose_rank, choose_tau
 from pluralign.inference.individual import LOW_DIM, IndividualFit, fit_individual
 from pluralign.inference.pooled import fit_pooled
 from pluralign.inference.reliability import fit_reliability
-from pluralign.inference.selection import Candidate, cross_validate, pick_simplest
-from pluralign.users import UserModel
+from pluralign.inference.selection import Candidate, cross_validate, cross_validate_all, pick_simplest
+from pluralign.likelihoods import Logit
+from pluralign.users import Clusters, UserModel
 
-LADDER = ("pooled", "reliability", "cluster", "cluster-hard", "basis", "individual")
+LADDER = ("pooled", "reliability", "cluster", "cluster-hard", "cluster-embedding", "basis", "individual")
+EMBEDDING_WIDTH = 8  # of arXiv 2601.20760; its other one is 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +91,20 @@ def fit_ladder(
     pooled = _pooled(design, folds, settings)
     rungs = {"pooled": pooled}
     ridge = pooled.settings["ridge"]
-    build = {
-        "reliability": _reliability,
-        "cluster": partial(_clusters, soft=True),
-        "cluster-hard": partial(_clusters, soft=False),
-        "basis": _basis,
-        "individual": _individual,
-    }
-    for name in LADDER:
-        if name in names and name in build:
-            rungs[name] = build[name](design, folds, settings, ridge)
+    if "reliability" in names:
+        rungs["reliability"] = _reliability(design, ridge)
+    if any(name.startswith("cluster") for name in names):
+        own_ridge = _cluster_ridge(design, folds, settings, ridge)
+        if "cluster" in names:
+            rungs["cluster"] = _clusters(design, folds, settings, ridge, own_ridge, soft=True)
+        if "cluster-hard" in names:
+            rungs["cluster-hard"] = _clusters(design, folds, settings, ridge, own_ridge, soft=False)
+        if "cluster-embedding" in names:
+            rungs["cluster-embedding"] = _embeddings(design, folds, settings, ridge, own_ridge)
+    if "basis" in names:
+        rungs["basis"] = _basis(design, folds, settings, ridge)
+    if "individual" in names:
+        rungs["individual"] = _individual(design, folds, settings, ridge)
     return rungs
 
 
@@ -132,7 +138,7 @@ def _pooled(design: Design, folds: Folds, settings: LadderSettings) -> Rung:
     )
 
 
-def _reliability(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> Rung:
+def _reliability(design: Design, ridge: float) -> Rung:
     def refit(rows: Design) -> UserModel:
         return fit_reliability(rows, ridge=ridge)[0]
 
@@ -147,20 +153,39 @@ def _reliability(design: Design, folds: Folds, settings: LadderSettings, ridge: 
     )
 
 
-def _clusters(design: Design, folds: Folds, settings: LadderSettings, ridge: float, *, soft: bool) -> Rung:
-    few = min(3, max(settings.clusters))
+def _fit_clusters(
+    rows: Design, n_clusters: int, ridge: float, own_ridge: float, *, soft: bool, starts: int, seed: int
+) -> ClustersFit:
+    """Clusters around the pooled reward of the same rows, no more of them than users."""
+    return fit_clusters(
+        rows,
+        min(n_clusters, len(rows.user.unique())),
+        soft=soft,
+        ridge=own_ridge,
+        center=fit_pooled(rows, ridge=ridge)[0].theta,
+        n_starts=starts,
+        seed=seed,
+    )
 
-    def fit(rows: Design, n_clusters: int, own_ridge: float, starts: int) -> UserModel:
-        n_clusters = min(n_clusters, len(rows.user.unique()))
-        center = fit_pooled(rows, ridge=ridge)[0].theta
-        return fit_clusters(
-            rows, n_clusters, soft=soft, ridge=own_ridge, center=center, n_starts=starts, seed=settings.seed
-        ).model
+
+def _cluster_ridge(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> float:
+    """How strongly clusters are held to the pooled reward: what a few soft clusters predict best with."""
+    few = min(3, max(settings.clusters))
+    if ridge == 0 or few == 1:
+        return ridge
 
     def held_out(own_ridge: float) -> float:
-        return _mean_log_prob(cross_validate(design, lambda rows: fit(rows, few, own_ridge, 4), folds))
+        def fit(rows: Design) -> UserModel:
+            return _fit_clusters(rows, few, ridge, own_ridge, soft=True, starts=4, seed=settings.seed).model
 
-    own_ridge = ridge if ridge == 0 or few == 1 else search_scale(held_out, ridge)
+        return _mean_log_prob(cross_validate(design, fit, folds))
+
+    return search_scale(held_out, ridge)
+
+
+def _clusters(
+    design: Design, folds: Folds, settings: LadderSettings, ridge: float, own_ridge: float, *, soft: bool
+) -> Rung:
     choice = choose_clusters(
         design,
         settings.clusters,
@@ -171,7 +196,11 @@ def _clusters(design: Design, folds: Folds, settings: LadderSettings, ridge: flo
         n_starts=settings.starts,
         seed=settings.seed,
     )
-    k = choice.n_clusters
+    k, starts = choice.n_clusters, max(settings.starts // 4, 4)
+
+    def refit(rows: Design) -> UserModel:
+        return _fit_clusters(rows, k, ridge, own_ridge, soft=soft, starts=starts, seed=settings.seed).model
+
     which = "one reward per cluster" if soft else "one reward per cluster, each user in one"
     return Rung(
         model=choice.fit.model,
@@ -184,7 +213,42 @@ def _clusters(design: Design, folds: Folds, settings: LadderSettings, ridge: flo
         },
         choice=[asdict(row) for row in choice.candidates],
         described=f"{which} ({k} clusters)",
-        refit=lambda rows: fit(rows, k, own_ridge, max(settings.starts // 4, 4)),
+        refit=refit,
+    )
+
+
+def _embeddings(design: Design, folds: Folds, settings: LadderSettings, ridge: float, own_ridge: float) -> Rung:
+    """The route of the experiments of arXiv 2601.20760: embeddings learned with a reward, grouped, a reward per group.
+
+    K is chosen as it is for the other clusters; the paper saw two in a plot.
+    """
+
+    def models(rows: Design, ks: tuple[int, ...]) -> list[UserModel]:
+        learned = fit_basis(rows, min(EMBEDDING_WIDTH, rows.dim), ridge=ridge, tolerance=1e-5).model.mean
+        center, n_present = fit_pooled(rows, ridge=ridge)[0].theta, len(rows.user.unique())
+        return [
+            fit_embedding_route(
+                rows, min(k, n_present), embeddings=learned, ridge=own_ridge, center=center, seed=settings.seed
+            ).model
+            if min(k, n_present) > 1
+            else fit_clusters(rows, 1, soft=False, ridge=own_ridge, center=center).model
+            for k in ks
+        ]
+
+    ks = tuple(k for k in settings.clusters if k <= len(design.user.unique()))
+    held = cross_validate_all(design, lambda rows: models(rows, ks), folds)
+    position, evidence = pick_simplest([str(k) for k in ks], held)
+    (model,) = models(design, (ks[position],))
+    assert isinstance(model, Clusters)
+    log_prob = Logit().log_prob(design.margins(model.theta), design.decisions)
+    own = log_prob.gather(1, model.membership.argmax(1)[design.user][:, None])[:, 0]
+    return Rung(
+        model=model,
+        log_likelihood=float((own * design.weight).sum()),
+        settings={"n_clusters": ks[position], "ridge": own_ridge, "shares": model.shares.tolist()},
+        choice=[{"n_clusters": k, **asdict(row)} for k, row in zip(ks, evidence, strict=True)],
+        described=f"one reward per cluster of user embeddings ({ks[position]} clusters)",
+        refit=lambda rows: models(rows, (ks[position],))[0],
     )
 
 

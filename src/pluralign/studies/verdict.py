@@ -63,7 +63,7 @@ def decide(
         described: What each rung is in words, settings included ("one reward per cluster, 3 clusters").
     """
     size = (
-        f"{_signed(gain_accuracy, 100)} points of accuracy and {_signed(gain, 1)} nats per decision "
+        f"{_signed(gain_accuracy, 100.0)} points of accuracy and {_signed(gain, 1.0)} nats per decision "
         "over the pooled reward"
     )
     if candidate == "pooled":
@@ -95,7 +95,7 @@ def decide(
             "reliability",
             (
                 "Train one reward for everybody. Users differ, but in how reliably they answer: beyond that, "
-                f"{described[candidate]} gains {_signed(gain_over_reliability, 1)} nats per decision, an interval that "
+                f"{described[candidate]} gains {_signed(gain_over_reliability, 1.0)} nats per decision, an interval that "
                 "does not exclude 0."
             ),
         )

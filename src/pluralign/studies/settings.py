@@ -12,6 +12,7 @@ from pluralign.errors import ConfigError
 from pluralign.studies.ladder import LADDER, LadderSettings
 
 SPLITS = ("source", "item", "last")
+_REALS = ("test", "unseen", "level", "ridge")
 COVARIANCES = ("auto", "isotropic", "diagonal", "full")
 
 
@@ -55,7 +56,6 @@ class StudySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_types(self)
         unknown = [rung for rung in self.rungs if rung not in LADDER]
         if unknown:
             raise ConfigError(f'unknown rung "{unknown[0]}"; known: {", ".join(LADDER)}')
@@ -90,41 +90,43 @@ class StudySettings:
         """Settings from a mapping (a YAML file, flags); lists become tuples.
 
         Raises:
-            ConfigError: A name that is no setting.
+            ConfigError: A name that is no setting, or a value of another kind than it has.
         """
         known = {field.name for field in fields(cls)}
         for name in given:
             if name not in known:
                 raise ConfigError(f'unknown setting "{name}"; known: {", ".join(sorted(known))}')
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})  # type: ignore[arg-type]
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+        _check_types(values)
+        reals = {name: float(values[name]) for name in _REALS if values.get(name) is not None}
+        return cls(**values | reals)
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def _check_types(settings: StudySettings) -> None:
+def _check_types(values: Mapping[str, object]) -> None:
     """What a YAML file may have got wrong: a number in quotes, one value where a list is asked for."""
-    accepted: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+    accepted: dict[str, tuple[Callable[[object], bool], tuple[str, ...]]] = {
         "a name": (lambda value: isinstance(value, str), ("encoder", "split", "covariance")),
         "a whole number": (_is_whole, ("seeds", "folds", "starts", "seed")),
-        "a number": (_is_number, ("test", "unseen", "level")),
-        "a number, or nothing": (lambda value: value is None or _is_number(value), ("ridge",)),
+        "a number": (lambda value: _is_whole(value) or isinstance(value, float), ("test", "unseen", "level")),
+        "a number, or nothing": (
+            lambda value: value is None or _is_whole(value) or isinstance(value, float),
+            ("ridge",),
+        ),
         "a list of rungs": (lambda value: isinstance(value, tuple), ("rungs",)),
         "a list of whole numbers of at least 1": (partial(_are_whole, least=1), ("clusters",)),
         "a list of whole numbers of at least 0": (partial(_are_whole, least=0), ("ranks", "contexts")),
     }
     for words, (fits, names) in accepted.items():
         for name in names:
-            if not fits(getattr(settings, name)):
-                raise ConfigError(f"{name} is {getattr(settings, name)!r}; it must be {words}")
+            if name in values and not fits(values[name]):
+                raise ConfigError(f"{name} is {values[name]!r}; it must be {words}")
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return _is_whole(value) or isinstance(value, float)
 
 
 def _are_whole(value: object, least: int) -> bool:

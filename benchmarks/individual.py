@@ -15,7 +15,8 @@ import torch
 
 from pluralign.features import Design
 from pluralign.inference.heads import fit_heads
-from pluralign.inference.individual import MARGIN_SCALES, OffsetPanel, fit_individual, margin_unit
+from pluralign.inference.individual import MARGIN_SCALES, fit_individual, margin_unit
+from pluralign.inference.offset_panel import OffsetPanel
 from pluralign.likelihoods import Decisions, Logit
 
 

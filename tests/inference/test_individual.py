@@ -11,7 +11,8 @@ from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.inference.adapt import adapt
 from pluralign.inference.heads import fit_heads
-from pluralign.inference.individual import OffsetPanel, fit_individual, principal_axes
+from pluralign.inference.individual import fit_individual, principal_axes
+from pluralign.inference.offset_panel import OffsetPanel
 from pluralign.likelihoods import Logit
 from pluralign.users import UNKNOWN, Individual, Pooled
 

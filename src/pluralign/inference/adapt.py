@@ -9,7 +9,8 @@ from functools import singledispatch
 from pluralign.features import Design
 from pluralign.inference.clusters import place
 from pluralign.inference.gaussian_evidence import posterior
-from pluralign.inference.individual import FLOAT64_DIM, OffsetPanel
+from pluralign.inference.individual import FLOAT64_DIM
+from pluralign.inference.offset_panel import OffsetPanel
 from pluralign.inference.reliability import place_reliability
 from pluralign.likelihoods import Logit
 from pluralign.users import Basis, Clusters, Individual, Pooled, Reliability, UserModel

@@ -53,10 +53,10 @@ def fit_disjoint(
     few, many = (size <= _DUAL_ROWS).nonzero()[:, 0], (size > _DUAL_ROWS).nonzero()[:, 0]
     tau = ridge**-0.5
     for block in user_blocks(design, lambda rows: 3 * rows**2 + 2 * rows * design.dim, few):
-        padded = block.pad(design.differences(block.rows))
+        padded = block.differences(design)
         start = theta.new_zeros((block.count, block.width))
-        alpha = solve_dual(block, padded @ padded.mT, base[block.rows], tau, start, likelihood).alpha
-        theta[block.user] += (padded.mT @ alpha[..., None])[..., 0] / ridge
+        alpha = solve_dual(block, padded @ padded.mT, base[block.rows], tau, start, likelihood, exact=False).alpha
+        theta[block.user] += (alpha[:, None] @ padded)[:, 0] / ridge
     shared = preconditioner_of(design) if len(many) else None
     for block in user_blocks(design, lambda rows: rows * design.dim, many, block_floats=1):
         stack = Stack(

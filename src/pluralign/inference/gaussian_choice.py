@@ -19,7 +19,8 @@ from pluralign.features import Design
 from pluralign.inference.basis import fit_basis
 from pluralign.inference.folds import Folds, folds_by_source
 from pluralign.inference.heads import fit_heads
-from pluralign.inference.individual import MARGIN_SCALES, OffsetPanel, margin_unit, principal_axes
+from pluralign.inference.individual import MARGIN_SCALES, margin_unit, principal_axes
+from pluralign.inference.offset_panel import OffsetPanel
 from pluralign.likelihoods import Logit
 from pluralign.users import Pooled, UserModel
 

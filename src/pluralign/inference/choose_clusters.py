@@ -8,23 +8,22 @@ adjusted Rand indices: of restarts, and of fits to two halves of the sources.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from pluralign.errors import ConfigError, DataError
-from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.clusters import LEAST_RIDGE, ClustersFit, fit_clusters, screen_users
 from pluralign.inference.folds import Folds, folds_by_source
 from pluralign.inference.heads import EXACT_DIM, fit_heads
 from pluralign.inference.restarts import agreement
-from pluralign.inference.selection import pick_simplest
+from pluralign.inference.selection import cross_validate_all, pick_simplest
 from pluralign.likelihoods import Likelihood, Logit
+from pluralign.users import Clusters
 
 ROUNDS_OF_A_PART = 5  # for folds and halves of many dimensions: what prediction gains comes in the first rounds
 
@@ -69,7 +68,7 @@ class ClusterChoice:
         n_clusters: The K chosen by the one-standard-error rule.
         best: The K of the largest held-out log-probability.
         best_bic: The K of the smallest BIC.
-        fits: The fit of every K to all rows.
+        fits: The fit of every K to all rows; that of the K chosen to the last digits (`fit_clusters(exact=True)`).
     """
 
     candidates: tuple[ClusterCandidate, ...]
@@ -135,7 +134,7 @@ def choose_clusters(
 
     part_rounds = 300 if design.dim < EXACT_DIM else ROUNDS_OF_A_PART
 
-    def fitter(some: Design, starts: int, max_rounds: int) -> Callable[[int], ClustersFit]:
+    def fitter(some: Design, starts: int, max_rounds: int, *, exact: bool = False) -> Callable[[int], ClustersFit]:
         center = _pooled(some, ridge if pooled_ridge is None else pooled_ridge, likelihood)
         screen = screen_users(some, ridge=ridge, center=center, likelihood=likelihood, seed=seed)
 
@@ -152,22 +151,21 @@ def choose_clusters(
                 likelihood=likelihood,
                 screen=screen,
                 max_rounds=max_rounds,
+                exact=exact,
             )
 
         return fit
 
-    held: dict[int, list[Predictions]] = {k: [] for k in tried}
-    for number in range(len(folds)):
-        kept, test = design.take(folds.training(number)), design.take(folds.held(number))
+    def models(kept: Design) -> Iterator[Clusters]:
         fit, n_present = fitter(kept, fold_starts, part_rounds), len(kept.user.unique())
-        for k in tried:
-            held[k].append(fit(min(k, n_present)).model.predict(test))
-    position, evidence = pick_simplest([str(k) for k in tried], [_join(held[k]) for k in tried])
-    fit = fitter(design, n_starts, 300)
+        return (fit(min(k, n_present)).model for k in tried)
+
+    position, evidence = pick_simplest([str(k) for k in tried], cross_validate_all(design, models, folds))
+    fit, to_the_end = fitter(design, n_starts, 300), fitter(design, n_starts, 300, exact=True)
     half = [fitter(design.take(part), fold_starts, part_rounds) for part in _halves(design, seed)] if stability else []
     table, fits = [], {}
     for k, row in zip(tried, evidence, strict=True):
-        fits[k] = fit(k)
+        fits[k] = to_the_end(k) if k == tried[position] else fit(k)
         table.append(
             ClusterCandidate(
                 n_clusters=k,
@@ -207,9 +205,3 @@ def _halves(design: Design, seed: int) -> list[Tensor]:
 def _half_agreement(fits: Sequence[ClustersFit]) -> float:
     first, second = (fit.model.membership.argmax(1).numpy(force=True) for fit in fits)
     return agreement(first, second)
-
-
-def _join(parts: Sequence[Predictions]) -> Predictions:
-    """Folds one after the other, as `pick_simplest` compares them."""
-    names = ("chosen", "best_other", "outcome", "user", "source", "weight")
-    return Predictions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -35,6 +35,7 @@ from pluralign.users import Clusters
 
 SCREEN_WIDTH = 32  # directions in which restarts are screened from `EXACT_DIM` dimensions on
 SCREEN_ROUNDS = 60
+WITHIN_REACH = 1.0  # nats by which EM's slow end may have left the better of two restarts behind
 LEAST_RIDGE = 1e-6  # keeps a separable or an empty cluster finite; moves no published log-likelihood by 1e-5
 M_STEP_PASSES = 2  # raising the likelihood is all that EM needs of an M-step
 ROUNDS_BETWEEN_CUTS = 30
@@ -142,6 +143,7 @@ def fit_clusters(
     likelihood: Likelihood | None = None,
     tolerance: float | None = None,
     max_rounds: int = 300,
+    exact: bool = True,
     screen: Screen | None = None,
 ) -> ClustersFit:
     """Fit K heads and who belongs to which.
@@ -160,6 +162,8 @@ def fit_clusters(
         tolerance: EM stops when a round gains less than this, in nats per decision; None means 1e-6, or 1e-5 from
             `EXACT_DIM` dimensions on.
         max_rounds: Rounds of EM at most for each restart that is run to the end.
+        exact: Whether soft clusters of few features end at their optimum to many digits, as published log-likelihoods
+            ask; predictions do not.
         screen: `screen_users` of the same arguments, where it is at hand.
 
     Raises:
@@ -181,7 +185,8 @@ def fit_clusters(
         tolerance=1e-8 if few and design.features.dtype == torch.float64 else 1e-5,
         max_passes=200 if together or max_norm is not None else M_STEP_PASSES,
     )
-    tolerance = (1e-6 if few else 1e-5) if tolerance is None else tolerance
+    if tolerance is None:
+        tolerance = (1e-6 if few else 1e-5) if exact else 1e-4
     em = Em(panel=panel, size=size, soft=soft, tolerance=tolerance * design.n_decisions)
     if together:
         # Equal heads tie for every user, up to rounding; a tie goes to the lowest index.
@@ -203,8 +208,9 @@ def fit_clusters(
         *_, (left, finalists) = em.run_halving(finalists, rounds=ROUNDS_OF_SCREENED, keep=1)
         chosen = chosen[left]
     finalists = em.run(finalists, max_rounds)
-    if soft and few and max_norm is None:
-        finalists = _polish(em, finalists)
+    if exact and soft and few and max_norm is None:
+        near = finalists.objective >= finalists.objective.max() - WITHIN_REACH
+        chosen, finalists = chosen[near], _polish(em, finalists.take(near.nonzero().flatten()))
     winner = finalists.take(finalists.objective.argmax()[None])
     return _collect(em, winner, _starts(groups, chosen, finalists, winner))
 

@@ -154,17 +154,28 @@ def _reliability(design: Design, ridge: float) -> Rung:
 
 
 def _fit_clusters(
-    rows: Design, n_clusters: int, ridge: float, own_ridge: float, *, soft: bool, starts: int, seed: int
+    rows: Design,
+    n_clusters: int,
+    ridge: float,
+    own_ridge: float,
+    settings: LadderSettings,
+    *,
+    soft: bool,
+    exact: bool = False,
 ) -> ClustersFit:
-    """Clusters around the pooled reward of the same rows, no more of them than users."""
+    """Clusters around the pooled reward of the same rows, no more of them than users.
+
+    A fit that is not `exact` is one of many, to a part of the rows: it takes fewer restarts and fewer digits.
+    """
     return fit_clusters(
         rows,
         min(n_clusters, len(rows.user.unique())),
         soft=soft,
         ridge=own_ridge,
         center=fit_pooled(rows, ridge=ridge)[0].theta,
-        n_starts=starts,
-        seed=seed,
+        n_starts=settings.starts if exact else max(settings.starts // 4, 4),
+        seed=settings.seed,
+        exact=exact,
     )
 
 
@@ -176,7 +187,7 @@ def _cluster_ridge(design: Design, folds: Folds, settings: LadderSettings, ridge
 
     def held_out(own_ridge: float) -> float:
         def fit(rows: Design) -> UserModel:
-            return _fit_clusters(rows, few, ridge, own_ridge, soft=True, starts=4, seed=settings.seed).model
+            return _fit_clusters(rows, few, ridge, own_ridge, settings, soft=True).model
 
         return _mean_log_prob(cross_validate(design, fit, folds))
 
@@ -186,34 +197,33 @@ def _cluster_ridge(design: Design, folds: Folds, settings: LadderSettings, ridge
 def _clusters(
     design: Design, folds: Folds, settings: LadderSettings, ridge: float, own_ridge: float, *, soft: bool
 ) -> Rung:
-    choice = choose_clusters(
-        design,
-        settings.clusters,
-        folds=folds,
-        soft=soft,
-        ridge=own_ridge,
-        pooled_ridge=ridge,
-        n_starts=settings.starts,
-        seed=settings.seed,
-    )
-    k, starts = choice.n_clusters, max(settings.starts // 4, 4)
-
-    def refit(rows: Design) -> UserModel:
-        return _fit_clusters(rows, k, ridge, own_ridge, soft=soft, starts=starts, seed=settings.seed).model
-
+    if len(settings.clusters) == 1:
+        found, choice = (
+            _fit_clusters(design, settings.clusters[0], ridge, own_ridge, settings, soft=soft, exact=True),
+            [],
+        )
+    else:
+        chosen = choose_clusters(
+            design,
+            settings.clusters,
+            folds=folds,
+            soft=soft,
+            ridge=own_ridge,
+            pooled_ridge=ridge,
+            n_starts=settings.starts,
+            fold_starts=max(settings.starts // 4, 4),
+            seed=settings.seed,
+        )
+        found, choice = chosen.fit, [asdict(row) for row in chosen.candidates]
+    k = found.model.n_clusters
     which = "one reward per cluster" if soft else "one reward per cluster, each user in one"
     return Rung(
-        model=choice.fit.model,
-        log_likelihood=choice.fit.log_likelihood,
-        settings={
-            "n_clusters": k,
-            "ridge": own_ridge,
-            "shares": choice.fit.model.shares.tolist(),
-            "bic": choice.fit.bic,
-        },
-        choice=[asdict(row) for row in choice.candidates],
+        model=found.model,
+        log_likelihood=found.log_likelihood,
+        settings={"n_clusters": k, "ridge": own_ridge, "shares": found.model.shares.tolist(), "bic": found.bic},
+        choice=choice,
         described=f"{which} ({k} clusters)",
-        refit=refit,
+        refit=lambda rows: _fit_clusters(rows, k, ridge, own_ridge, settings, soft=soft).model,
     )
 
 

@@ -1,8 +1,8 @@
 """The study: split, encode, fit the ladder, choose inside the training rows, predict what was held out, decide.
 
 Each seed is one split with its own fits. What it predicts is written to OUT/seeds as soon as it is there, so that a
-study that was stopped goes on with the next seed. Figures are over all seeds; a user is one cluster of an interval however
-many seeds it was tested in.
+study that was stopped goes on with the next seed. Figures are over all seeds; a user is one cluster of an interval,
+however many seeds it was tested in.
 """
 
 from __future__ import annotations

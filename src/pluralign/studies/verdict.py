@@ -95,8 +95,8 @@ def decide(
             "reliability",
             (
                 "Train one reward for everybody. Users differ, but in how reliably they answer: beyond that, "
-                f"{described[candidate]} gains {_signed(gain_over_reliability, 1.0)} nats per decision, an interval that "
-                "does not exclude 0."
+                f"{described[candidate]} gains {_signed(gain_over_reliability, 1.0)} nats per decision, an interval "
+                "that does not exclude 0."
             ),
         )
     else:

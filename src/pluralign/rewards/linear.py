@@ -88,7 +88,6 @@ class LinearReward:
             raise DataError(f"{len(features)} rows of features and {len(users)} users were given")
         index = self.user_index(["" if user is None else user for user in users])
         index[[user is None for user in users]] = UNKNOWN
-        self._check_width(features)
         mean, sd = self.users.reward(self.standardizer.transform(features), index)
         return mean.double().numpy(force=True), sd.double().numpy(force=True)
 
@@ -99,7 +98,6 @@ class LinearReward:
             DataError: The items have features of another number than the model was fitted on, or none.
         """
         raw = encode(comparisons, self.encoder, **settings)  # type: ignore[arg-type]
-        self._check_width(raw)
         return Design.of(comparisons, self.standardizer.transform(raw))
 
     def predict(self, comparisons: Comparisons, *, unknown: bool = False, **settings: object) -> Predictions:
@@ -107,10 +105,6 @@ class LinearReward:
         design = self.design(comparisons, **settings)
         own = self.user_index(comparisons.user_ids)[design.user]
         return self.users.predict(design, torch.full_like(own, UNKNOWN) if unknown else own)
-
-    def _check_width(self, features: np.ndarray) -> None:
-        if features.ndim != 2 or features.shape[1] != self.users.dim:
-            raise DataError(f"the model was fitted on {self.users.dim} features; these have shape {features.shape}")
 
     def save(self, folder: Path) -> None:
         """Write safetensors and JSON into a folder."""

@@ -31,8 +31,9 @@ def load(folder: Path) -> UserModel:
     """Read what `save` wrote.
 
     Raises:
-        CacheError: The folder holds no user model, or one of a kind this version does not know.
+        CacheError: The folder holds no user model, a damaged one, or one of a kind this version does not know.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     missing = [name for name in ("users.json", "users.safetensors") if not (folder / name).is_file()]
@@ -41,8 +42,12 @@ def load(folder: Path) -> UserModel:
             f"{folder} holds no user model: {missing[0]} is missing",
             hint="name the folder that `pluralign fit --out` or `pluralign study --out` wrote",
         )
-    settings = json.loads((folder / "users.json").read_text(encoding="utf-8"))
-    kind = settings.pop("kind")
+    try:
+        settings = json.loads((folder / "users.json").read_text(encoding="utf-8"))
+        kind = settings.pop("kind")
+        tensors = load_file(folder / "users.safetensors")
+    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise CacheError(f"the user model in {folder} is damaged: {error}", hint="fit again") from error
     if kind not in KINDS:
         raise CacheError(f'unknown user model "{kind}" in {folder}; known: {", ".join(sorted(KINDS))}')
-    return KINDS[kind](**load_file(folder / "users.safetensors"), **settings)
+    return KINDS[kind](**tensors, **settings)

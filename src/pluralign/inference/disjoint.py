@@ -2,12 +2,14 @@
 
 Lock-step over disjoint users wastes memory traffic, because each sees its own rows. Users with few rows are instead
 solved in one number per row, many at a time (`gaussian_blocks.solve_dual`: their heads lie in the span of their own
-feature differences); a user with many rows is fitted alone, the differences in cache for all passes, with the
-preconditioner that all users share.
+feature differences); of users with many rows a few are fitted at a time, their differences in cache for all passes,
+with the preconditioner that all users share.
 """
 
+from dataclasses import dataclass, replace
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pluralign.errors import ConfigError
@@ -16,8 +18,10 @@ from pluralign.features.design import Differences
 from pluralign.inference.gaussian_blocks import UserBlock, solve_dual, user_blocks
 from pluralign.inference.lbfgs import fit_lbfgs, preconditioner_of
 from pluralign.inference.stack import Stack
-from pluralign.likelihoods import Likelihood, Logit
+from pluralign.likelihoods import Decisions, Likelihood, Logit
 
+_ABREAST_FLOATS = 2**22  # features of users whose passes go in lock-step, 16 MiB of float32: they stay in cache
+_DUAL_FLOATS = 2**21
 _DUAL_ROWS = 400  # up to so many rows a Newton step in the rows is cheaper than passes over them
 
 
@@ -52,29 +56,23 @@ def fit_disjoint(
     size = torch.bincount(design.user[design.decisions.index], minlength=design.n_users)
     few, many = (size <= _DUAL_ROWS).nonzero()[:, 0], (size > _DUAL_ROWS).nonzero()[:, 0]
     tau = ridge**-0.5
-    for block in user_blocks(design, lambda rows: 3 * rows**2 + 2 * rows * design.dim, few):
+    for block in user_blocks(design, lambda rows: 3 * rows**2 + 2 * rows * design.dim, few, _DUAL_FLOATS):
         padded = block.differences(design)
         start = theta.new_zeros((block.count, block.width))
         alpha = solve_dual(block, padded @ padded.mT, base[block.rows], tau, start, likelihood, exact=False).alpha
         theta[block.user] += (alpha[:, None] @ padded)[:, 0] / ridge
     shared = preconditioner_of(design) if len(many) else None
-    for block in user_blocks(design, lambda rows: rows * design.dim, many, block_floats=1):
-        stack = Stack(
-            design=_own(design, block),
-            likelihood=likelihood,
-            ridge=center.new_tensor([ridge]),
-            center=center[None],
-            group=block.decision_owner,
-            group_weight=None,
-        )
-        fit = fit_lbfgs(stack, center[None], tolerance=tolerance, max_passes=max_passes, preconditioner=shared)
+    abreast = design.decisions.pairwise and design.decisions.sure
+    for block in user_blocks(design, lambda rows: rows * design.dim, many, _ABREAST_FLOATS if abreast else 1):
+        stack = (_abreast if abreast else _alone)(design, block, ridge, center, likelihood)
+        fit = fit_lbfgs(stack, stack.center, tolerance=tolerance, max_passes=max_passes, preconditioner=shared)
         theta[block.user] = fit[0]
     return theta
 
 
-def _own(design: Design, block: UserBlock) -> Differences:
-    """The rows of a block as a design of their own."""
-    return Differences.of_rows(
+def _alone(design: Design, block: UserBlock, ridge: float, center: Tensor, likelihood: Likelihood) -> Stack:
+    """The head of the one user of a block."""
+    own = Differences.of_rows(
         design.differences(block.rows),
         block.decisions,
         block.decision_owner,
@@ -82,3 +80,63 @@ def _own(design: Design, block: UserBlock) -> Differences:
         block.decision_owner,
         block.count,
     )
+    return Stack(
+        design=own,
+        likelihood=likelihood,
+        ridge=center.new_tensor([ridge]),
+        center=center[None],
+        group=own.user,
+        group_weight=None,
+    )
+
+
+def _abreast(design: Design, block: UserBlock, ridge: float, center: Tensor, likelihood: Likelihood) -> Stack:
+    """The heads of all users of a block, whose decisions are pairs with the first item preferred.
+
+    Row r of head k is row r of user k; a user with fewer rows has rows of weight 0.
+    """
+    rows = torch.arange(block.width, device=center.device)
+    ones = center.new_ones(block.width)
+    own = _Abreast(
+        features=block.differences(design).flatten(0, 1),
+        chosen=rows,
+        rejected=rows,
+        decisions=Decisions(index=rows, outcome=ones, position=0 * ones),
+        user=rows,
+        weight=ones,
+        source=rows,
+        n_users=block.width,
+        heads=tuple(range(block.count)),
+    )
+    return Stack(
+        design=own,
+        likelihood=likelihood,
+        ridge=center.new_full((block.count,), ridge),
+        center=center.expand(block.count, -1),
+        group=rows,
+        group_weight=block.pad(block.weight).T.contiguous(),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Abreast(Design):
+    """A design in which every head has rows of its own: differences of users side by side, (users * rows, dim)."""
+
+    heads: tuple[int, ...]
+
+    def margins(self, theta: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
+        own = self.features.view(-1, self.n_rows, self.dim)
+        margin = theta.new_empty((len(theta), self.n_rows))
+        for row, user in enumerate(self.heads):
+            torch.mv(own[user], theta[row], out=margin[row])
+        return margin.T
+
+    def pull(self, slope: Float[Tensor, "rows heads"]) -> Float[Tensor, "heads dim"]:
+        own, slopes = self.features.view(-1, self.n_rows, self.dim), slope.T.contiguous()
+        pulled = slope.new_empty((len(slopes), self.dim))
+        for row, user in enumerate(self.heads):
+            torch.mm(slopes[row : row + 1], own[user], out=pulled[row : row + 1])
+        return pulled
+
+    def of_heads(self, heads: Int[Tensor, " some"]) -> "_Abreast":
+        return replace(self, heads=tuple(self.heads[head] for head in heads.tolist()))

@@ -99,8 +99,7 @@ class UserBlock:
             return design.differences(self.rows).view(self.count, self.width, -1)
         place = self.rows.new_zeros(self.count * self.width).index_copy_(0, self.slot, self.rows)
         absent = torch.ones_like(place, dtype=torch.bool).index_fill_(0, self.slot, False)
-        found = design.differences(place)
-        found[absent] = 0
+        found = design.differences(place).index_fill_(0, absent.nonzero()[:, 0], 0)
         return found.view(self.count, self.width, -1)
 
     def flat(self, padded: Float[Tensor, "block slots *width"]) -> Float[Tensor, "rows *width"]:

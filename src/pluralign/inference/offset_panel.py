@@ -120,15 +120,15 @@ class OffsetPanel:
             solved = solve_primal(
                 block, rows, base, precision, self._starts[i], self.likelihood, metric=metric, exact=exact
             )
-            self._starts[i], found = solved.mode, solved.factor
+            self._starts[i], metric = solved.mode, solved.factor
         else:
             # Between a prior that rules (alpha stays) and data that rule (tau^2 alpha stays): tau alpha stays, about.
             solved = solve_dual(
                 block, self._gram(i), base, tau, self._starts[i] / tau, self.likelihood, metric=metric, exact=exact
             )
-            self._starts[i], found = solved.alpha * tau, solved.metric
+            self._starts[i], metric = solved.alpha * tau, solved.metric
         if known is not None or self._take_room(solved.factor):
-            self._metrics[i] = tau, found
+            self._metrics[i] = tau, metric
         return solved
 
     def solve(

@@ -54,7 +54,13 @@ class Stack:
     def take(self, heads: Tensor) -> "Stack":
         """The same problem for some of the heads."""
         group_weight = None if self.group_weight is None else self.group_weight[:, heads]
-        return replace(self, ridge=self.ridge[heads], center=self.center[heads], group_weight=group_weight)
+        return replace(
+            self,
+            design=self.design.of_heads(heads),
+            ridge=self.ridge[heads],
+            center=self.center[heads],
+            group_weight=group_weight,
+        )
 
     def weights(self, block: Block) -> Float[Tensor, "decisions any"]:
         """Weight of a block's decisions in every head; one column where all heads share it."""

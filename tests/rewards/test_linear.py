@@ -12,7 +12,11 @@ from pluralign.rewards import LinearReward
 from pluralign.studies.fitting import fit
 
 PROMPTS = ["How do I boil an egg?", "How do I boil an egg?", "Why is the sky blue?"]
-RESPONSES = ["Seven minutes.", "First, fill a pot with water!\n\n- then wait\n- then eat", "Perhaps because of the air."]
+RESPONSES = [
+    "Seven minutes.",
+    "First, fill a pot with water!\n\n- then wait\n- then eat",
+    "Perhaps because of the air.",
+]
 FOLDER_OF_A_TEXT_MODEL = {
     "encoder.json",
     "encoder.safetensors",

@@ -16,9 +16,7 @@ SIDES = ("train", "test", "unseen_adapt", "unseen_test")
 
 @pytest.fixture(scope="module")
 def comparisons() -> Comparisons:
-    return simulate(
-        features="numeric", dim=2, n_users=20, comparisons_per_user=30, n_prompts=10, seed=1
-    ).comparisons
+    return simulate(features="numeric", dim=2, n_users=20, comparisons_per_user=30, n_prompts=10, seed=1).comparisons
 
 
 def settings(split: str, **fields) -> StudySettings:

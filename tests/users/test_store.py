@@ -29,7 +29,12 @@ MODELS = {
     "basis": Basis(theta=draw(3), basis=draw(3, 2), mean=draw(5, 2), covariance=draw(5, 2, 2)),
     "basis of rank 0": Basis(theta=draw(3), basis=draw(3, 0), mean=draw(5, 0), covariance=draw(5, 0, 0)),
     "individual, whole covariance": Individual(
-        theta=draw(3), axes=torch.eye(3), scale=draw(3).abs(), offset=draw(5, 3), covariance=draw(5, 3, 3), structure="full"
+        theta=draw(3),
+        axes=torch.eye(3),
+        scale=draw(3).abs(),
+        offset=draw(5, 3),
+        covariance=draw(5, 3, 3),
+        structure="full",
     ),
     "individual, its diagonal": Individual(
         theta=draw(3), axes=torch.eye(3), scale=draw(3).abs(), offset=draw(5, 3), covariance=draw(5, 3).abs()
@@ -67,7 +72,9 @@ def test_saving_again_replaces(tmp_path):
 def test_an_unknown_kind_is_named(tmp_path):
     store.save(MODELS["pooled"], tmp_path)
     (tmp_path / "users.json").write_text(json.dumps({"kind": "latent"}))
-    with pytest.raises(CacheError, match=r'unknown user model "latent" in .*; known: basis, cluster, individual, pooled'):
+    with pytest.raises(
+        CacheError, match=r'unknown user model "latent" in .*; known: basis, cluster, individual, pooled'
+    ):
         store.load(tmp_path)
 
 

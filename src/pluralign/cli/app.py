@@ -274,12 +274,13 @@ def datasets(
     commands.datasets(name, json=json)
 
 
-def _version(value: bool) -> None:
+def _version(value: bool) -> bool:
     if value:
         from pluralign import __version__
 
         typer.echo(__version__)
         raise typer.Exit
+    return value
 
 
 @app.callback()

@@ -1,0 +1,97 @@
+"""Errors on the command line: what is wrong, the way out, exit code 2, and no traceback."""
+
+import pytest
+
+
+@pytest.fixture
+def fails(run):
+    def check(*arguments: object) -> str:
+        done = run(*arguments)
+        assert done.code == 2
+        assert done.out == ""
+        assert "Traceback" not in done.err
+        return done.err
+
+    return check
+
+
+def lines(err: str) -> list[str]:
+    """The lines from `error:` on; before them stand the steps."""
+    found = err.splitlines()
+    return found[next(i for i, line in enumerate(found) if line.startswith("error: ")) :]
+
+
+def test_unknown_data(fails):
+    error, hint = lines(fails("fit", "jestr"))
+    assert error.startswith('error: "jestr" is neither a file nor a data set; known sets: simulated, ')
+    assert hint == 'hint: for a data set on the hub write "hf:organisation/name"'
+
+
+def test_a_missing_column(fails, texts, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(texts.read_text().replace('"user":', '"worker":'))
+    error, hint = lines(fails("study", file))
+    assert "has no column user" in error and "worker" in hint
+
+
+def test_a_column_that_is_no_assignment(fails, texts):
+    assert lines(fails("fit", texts, "--column", "user")) == ['error: --column is "user"; it must be name=value']
+
+
+def test_an_option_the_data_do_not_have(fails, texts):
+    assert 'error: "simulated" has no option "n_user"; it has n_users, ' in fails(
+        "fit", "simulated", "--option", "n_user=3"
+    )
+    assert 'a table of rows has no option "gap"; it has ' in fails("fit", texts, "--option", "gap=3")
+
+
+def test_an_encoder_that_does_not_exist(fails, texts):
+    assert 'error: unknown encoder "bert"; known: ' in fails("fit", texts, "--encoder", "bert")
+
+
+def test_what_learns_from_training_rows_is_not_encoded_ahead(fails, texts, tmp_path):
+    error, hint = lines(fails("encode", texts, "--encoder", "tfidf", "--cache", tmp_path))
+    assert error.startswith("error: tfidf learns from the training rows") and "style" in hint
+
+
+@pytest.mark.parametrize("command", ["evaluate", "adapt"])
+def test_a_folder_without_a_model(fails, numbers, tmp_path, command):
+    error, hint = lines(fails(command, tmp_path, numbers))
+    assert "holds no reward model: there is no reward.json" in error and "`pluralign fit --out`" in hint
+
+
+def test_a_model_of_other_features(fails, run, numbers, tmp_path):
+    run("fit", numbers, "--out", tmp_path / "model")
+    run("simulate", tmp_path / "panel", "--features", "numeric", "--dim", 5, "--users", 3, "--comparisons", 5)
+    assert "features have 5 columns; the standardizer knows 3" in fails(
+        "evaluate", tmp_path / "model", tmp_path / "panel"
+    )
+
+
+def test_settings_of_another_user_model(fails, numbers):
+    assert lines(fails("fit", numbers, "--clusters", 2)) == [
+        "error: clusters is for cluster, and the user model is pooled"
+    ]
+    assert 'error: unknown user model "clusters"; known: pooled, ' in fails("fit", numbers, "--users", "clusters")
+
+
+def test_an_unknown_setting_in_a_file(fails, numbers, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("seed_count: 3\n")
+    assert 'error: unknown setting "seed_count"; known: clusters, ' in fails("study", numbers, "--config", config)
+
+
+def test_an_unknown_rung(fails, numbers):
+    assert 'error: unknown rung "latent"; known: pooled, ' in fails("study", numbers, "--rungs", "pooled,latent")
+
+
+def test_a_simulation_that_its_file_cannot_hold(fails, tmp_path):
+    assert "cannot hold text features" in fails("simulate", tmp_path / "users.csv")
+    assert "cannot hold numeric features" in fails("simulate", tmp_path / "users.jsonl", "--features", "numeric")
+    assert 'error: --shares is "a,b"; it must be numbers' in fails("simulate", tmp_path / "u.jsonl", "--shares", "a,b")
+    assert "unknown kind" in fails("simulate", tmp_path / "u.jsonl", "--kind", "camps")
+
+
+def test_an_unknown_flag_is_typers_to_refuse(run):
+    done = run("study", "simulated", "--seedz", "3")
+    assert done.code == 2 and "No such option" in done.err

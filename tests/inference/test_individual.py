@@ -1,5 +1,6 @@
 """Individual users: planted shrinkage, none where nobody differs, and the same answer by every route."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,36 @@ def test_high_and_low_dimensions_meet(population):
         high.covariance, (high.axes @ whole @ high.axes.T).diagonal(dim1=1, dim2=2), atol=1e-5, rtol=0
     )
     assert panel.solve(low.model.theta, 0.7)[0] == pytest.approx(low.evidence, abs=1e-4)
+
+
+def test_in_the_span_of_few_items_nothing_changes(population, monkeypatch):
+    dim = 40
+    design, _ = population(
+        theta=torch.ones(dim, dtype=torch.float64) / 4, basis=0.5 * eye(dim), n_users=30, n_decisions=9
+    )
+    design = replace(design, chosen=design.chosen % 12, rejected=12 + design.rejected % 12)
+    theta = torch.linspace(-0.3, 0.3, dim, dtype=torch.float64)
+    axes = principal_axes(design, theta, Logit())
+    narrow = OffsetPanel(design, Logit())
+    assert narrow.narrow.dim == 24
+    monkeypatch.setattr(OffsetPanel, "span", None)
+    whole = OffsetPanel(design, Logit())
+    one, two = narrow.model(theta, 0.6, axes), whole.model(theta, 0.6, axes)
+    torch.testing.assert_close(one.offset, two.offset, atol=1e-6, rtol=0)
+    torch.testing.assert_close(one.covariance, two.covariance, atol=1e-6, rtol=0)
+
+
+def test_steps_with_a_kept_factor_reach_the_same_mode(population):
+    dim = 40
+    design, _ = population(
+        theta=torch.ones(dim, dtype=torch.float64) / 4, basis=0.5 * eye(dim), n_users=30, n_decisions=9
+    )
+    theta = torch.linspace(-0.3, 0.3, dim, dtype=torch.float64)
+    panel = OffsetPanel(design, Logit())
+    panel.solve(theta, 0.6)
+    kept, fresh = panel.solve(1.5 * theta, 0.6, exact=False), OffsetPanel(design, Logit()).solve(1.5 * theta, 0.6)
+    assert kept[1] == pytest.approx(fresh[1], abs=1e-8)
+    torch.testing.assert_close(kept[2], fresh[2], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dim", [5, 40])

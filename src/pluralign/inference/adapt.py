@@ -8,6 +8,7 @@ from functools import singledispatch
 
 from pluralign.features import Design
 from pluralign.inference.clusters import place
+from pluralign.inference.gaussian_blocks import one_thread
 from pluralign.inference.gaussian_evidence import posterior
 from pluralign.inference.individual import FLOAT64_DIM
 from pluralign.inference.offset_panel import OffsetPanel
@@ -46,12 +47,14 @@ def _(model: Clusters, design: Design) -> Clusters:
 
 
 @adapt.register
+@one_thread()
 def _(model: Basis, design: Design) -> Basis:
     found = posterior(design, model.theta, model.basis, Logit())
     return replace(model, mean=found.mean.to(model.theta), covariance=found.covariance.to(model.theta))
 
 
 @adapt.register
+@one_thread()
 def _(model: Individual, design: Design) -> Individual:
     if model.covariance.ndim == 3:
         basis = model.axes.T * model.scale

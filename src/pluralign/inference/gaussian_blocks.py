@@ -11,7 +11,8 @@ Both give the Laplace evidence log P(y, mode) - log det(...) / 2. The curvature 
 diag(a) - b b'; its root L with L L' = W is diag(sqrt a) (I - c q q'), q = b / sqrt a, c = 1 / (1 + sqrt(1 - |q|^2)).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -312,6 +313,17 @@ def solve_dual(
     functions = value_of, metric_of, step_of
     alpha, margin, value, found = _newton(start, begin, block.owner, *functions, metric, _KEEP, exact)
     return Dual(alpha, found, margin, value, value - found.factor.diagonal(dim1=1, dim2=2).log().sum(1))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For thousands of small steps, at each of which waiting for a second thread costs more than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _newton(

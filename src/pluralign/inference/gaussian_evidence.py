@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pluralign.features import Design
-from pluralign.inference.gaussian_blocks import Primal, UserBlock, solve_primal, user_blocks
+from pluralign.inference.gaussian_blocks import Primal, UserBlock, one_thread, solve_primal, user_blocks
 from pluralign.likelihoods import Likelihood
 
 Pattern = Literal["free", "diagonal", "isotropic", "fixed"]
@@ -181,6 +181,7 @@ class _Evidence:
         self.mode[block.user] = solved.mode
         return rows, solved
 
+    @one_thread()
     def posterior(self, theta: Tensor, basis: Tensor) -> Posterior:
         score = self._score(theta, basis)
         eye = torch.eye(self.rank, dtype=torch.float64, device=score.device)
@@ -196,10 +197,11 @@ class _Evidence:
         score = self._score(theta, basis)
         slope = score.new_empty((self.design.n_rows, 1 + self.rank))
         value = 0.0
-        for block in self.blocks:
-            rows, solved = self._solve(block, score)
-            value += float(solved.evidence.sum())
-            slope[block.rows] = self._slopes(block, rows, solved).to(slope.dtype)
+        with one_thread():
+            for block in self.blocks:
+                rows, solved = self._solve(block, score)
+                value += float(solved.evidence.sum())
+                slope[block.rows] = self._slopes(block, rows, solved).to(slope.dtype)
         pulled = self.design.pull(slope).double()
         return value, pulled[0], pulled[1:].T
 

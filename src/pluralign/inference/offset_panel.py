@@ -17,7 +17,15 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pluralign.features import Design
-from pluralign.inference.gaussian_blocks import Dual, Primal, UserBlock, solve_dual, solve_primal, user_blocks
+from pluralign.inference.gaussian_blocks import (
+    Dual,
+    Primal,
+    UserBlock,
+    one_thread,
+    solve_dual,
+    solve_primal,
+    user_blocks,
+)
 from pluralign.likelihoods import Likelihood
 from pluralign.users.gaussian import Individual
 
@@ -131,6 +139,7 @@ class OffsetPanel:
             self._metrics[i] = tau, metric
         return solved
 
+    @one_thread()
     def solve(
         self, theta: Float[Tensor, " dim"], tau: float, *, exact: bool = True
     ) -> tuple[float, float, Float[Tensor, " dim"]]:
@@ -148,6 +157,7 @@ class OffsetPanel:
             slope[block.rows] = block.slope(solved.margin, self.likelihood)
         return evidence, value, self._items.pull(slope[:, None])[0].double()
 
+    @one_thread()
     def effective(self, theta: Float[Tensor, " dim"], tau: float) -> Float[Tensor, "dim dim"]:
         """Information on theta that is left once every user's offset follows it: sum D' (W^-1 + tau^2 D D')^-1 D."""
         base, dim = self._items.margins(theta[None])[:, 0], self.narrow.dim
@@ -205,6 +215,7 @@ class OffsetPanel:
         """Posterior of every user, its variances along the axes (orthonormal rows)."""
         return self.posterior(theta, tau, axes)[0]
 
+    @one_thread()
     def posterior(
         self, theta: Float[Tensor, " dim"], tau: float, axes: Float[Tensor, "dim dim"]
     ) -> tuple[Individual, float]:

@@ -58,8 +58,8 @@ def print_study(results: Mapping[str, Any]) -> None:
             f"{_number(scores['accuracy_users'], 3)} ± {_number(scores['accuracy_users_sd'], 3)}",
             _number(scores["worst_decile"], 3),
             _number(-scores["log_loss"], 3),
-            _gain(gains.get("accuracy"), 100, 1),
-            _gain(gains.get("log_prob"), 1, 3),
+            _gain(gains.get("accuracy"), 100.0, 1),
+            _gain(gains.get("log_prob"), 1.0, 3),
             ", ".join(controls),
             style="bold" if name == results["verdict"]["rung"] else None,
         )
@@ -85,7 +85,7 @@ def _print_unseen(tables: list[Mapping[str, Any]], candidate: str, level: int) -
         rows = {row["name"]: row for row in each["rows"]}
         cells = [_number(rows[name]["scores"]["accuracy"], 3) for name in names]
         if shown:
-            cells.append(_gain(rows[shown]["gains"]["log_prob"], 1, 3))
+            cells.append(_gain(rows[shown]["gains"]["log_prob"], 1.0, 3))
         table.add_row(str(each["n_context"]), *cells)
     stdout.print(table)
 
@@ -161,7 +161,7 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
         if key in found:
             gain = found[key]
             stdout.print(
-                f"  over {words}: {_gain(gain['accuracy'], 100, 1)} points, {_gain(gain['log_prob'], 1, 3)} nats",
+                f"  over {words}: {_gain(gain['accuracy'], 100.0, 1)} points, {_gain(gain['log_prob'], 1.0, 3)} nats",
                 highlight=False,
             )
 

@@ -28,7 +28,8 @@ def test_fit_prints_one_json_object_and_nothing_else(run, numbers):
     assert found["users"] == "cluster"
     assert (found["n_comparisons"], found["n_users"]) == (360, 12)
     assert found["n_parameters"] == 2 * 3 + 1
-    assert sum(found["shares"]) == pytest.approx(1) and len(found["shares"]) == 2
+    assert sum(found["shares"]) == pytest.approx(1)
+    assert len(found["shares"]) == 2
     assert -360 * np.log(2) < found["log_likelihood"] < 0
 
 
@@ -38,14 +39,16 @@ def test_every_user_model_can_be_fitted_and_loaded(run, numbers, users, tmp_path
     done = run("fit", numbers, "--users", users, *extra, "--ridge", 1, "--out", tmp_path, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert found["users"] == users and found["log_likelihood"] < 0
+    assert found["users"] == users
+    assert found["log_likelihood"] < 0
     assert json.loads((tmp_path / "fit.json").read_text()) == found
     assert LinearReward.load(tmp_path).users.kind == users
 
 
 def test_fit_says_what_it_fitted(run, numbers):
     done = run("fit", numbers, "--ridge", 1)
-    assert "pooled" in done.out and "360 comparisons of 12 users" in done.out
+    assert "pooled" in done.out
+    assert "360 comparisons of 12 users" in done.out
 
 
 def test_study_writes_and_prints_its_verdict(run, numbers, tmp_path):
@@ -71,11 +74,13 @@ def test_a_yaml_file_says_what_flags_say_and_flags_win(run, numbers, tmp_path):
 def test_evaluate_compares_with_the_unknown_user_and_with_pooled(run, fitted, numbers):
     done = run("evaluate", fitted / "cluster", numbers, "--pooled", fitted / "pooled", "--json")
     found = json.loads(done.out)
-    assert found["users"] == "cluster" and found["n_comparisons_of_unknown_users"] == 0
+    assert found["users"] == "cluster"
+    assert found["n_comparisons_of_unknown_users"] == 0
     assert found["gain_over_pooled"]["log_prob"]["low"] > 0  # on the rows it was fitted to, in two camps
     assert found["gain_over_unknown_user"]["accuracy"]["estimate"] > 0
     shown = run("evaluate", fitted / "cluster", numbers, "--pooled", fitted / "pooled")
-    assert "over the pooled model" in shown.out and "log loss" in shown.out
+    assert "over the pooled model" in shown.out
+    assert "log loss" in shown.out
 
 
 def test_adapt_places_new_users_by_their_own_rows(run, fitted, numbers, tmp_path):
@@ -94,7 +99,9 @@ def test_encode_keeps_what_it_encoded(run, texts, tmp_path):
     arguments = ("encode", texts, "--encoder", "style", "--cache", tmp_path / "cache", "--json")
     first = json.loads(run(*arguments).out)
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")}
-    assert first["items"] == len(read(texts).items) and first["dim"] == 28 and files
+    assert first["items"] == len(read(texts).items)
+    assert first["dim"] == 28
+    assert files
     assert json.loads(run(*arguments).out) == first
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")} == files
 
@@ -110,10 +117,13 @@ def test_simulated_texts_are_read_back(run, tmp_path, ending):
     found = json.loads(done.out)
     assert (found["comparisons"], found["users"]) == (60, 6)
     table = read(out)
-    assert len(table) == 60 and table.n_users == 6
+    assert len(table) == 60
+    assert table.n_users == 6
     truth = json.loads((tmp_path / "new" / "users.truth.json").read_text())
-    assert truth["kind"] == "clusters" and truth["noise"] == 0.2
-    assert 0.5 < truth["ceiling"] <= 0.8 and 0.5 < truth["oracle_accuracy"] <= 1
+    assert truth["kind"] == "clusters"
+    assert truth["noise"] == 0.2
+    assert 0.5 < truth["ceiling"] <= 0.8
+    assert 0.5 < truth["oracle_accuracy"] <= 1
     assert [user["user"] for user in truth["users"]] == [f"user {i}" for i in range(6)]
     assert sorted(user["cluster"] for user in truth["users"]) == [0, 0, 0, 1, 1, 1]
     assert {len(user["theta"]) for user in truth["users"]} == {len(truth["feature_names"])}

@@ -68,7 +68,8 @@ def test_a_numeric_model_scores_the_same_once_loaded(numbers, tmp_path):
 def test_none_and_an_unknown_name_are_the_prior(numbers):
     features = np.random.default_rng(0).normal(size=(2, 3))
     none, unknown = numbers.score_features(features, [None] * 2), numbers.score_features(features, ["", "user 99"])
-    assert np.array_equal(none[0], unknown[0]) and np.array_equal(none[1], unknown[1])
+    assert np.array_equal(none[0], unknown[0])
+    assert np.array_equal(none[1], unknown[1])
     phi = numbers.standardizer.transform(features)
     assert none[0] == pytest.approx((phi @ numbers.users.theta).numpy())
     prior = (phi @ numbers.users.axes.T) ** 2 @ numbers.users.scale**2
@@ -78,7 +79,8 @@ def test_none_and_an_unknown_name_are_the_prior(numbers):
 def test_a_known_user_is_surer_than_an_unknown_one(numbers):
     features = np.random.default_rng(0).normal(size=(2, 3))
     known, unknown = numbers.score_features(features, ["user 0"] * 2), numbers.score_features(features, [None] * 2)
-    assert (known[1] < unknown[1]).all() and not np.allclose(known[0], unknown[0])
+    assert (known[1] < unknown[1]).all()
+    assert not np.allclose(known[0], unknown[0])
 
 
 def test_each_score_depends_on_its_own_row_alone(texts):
@@ -86,7 +88,8 @@ def test_each_score_depends_on_its_own_row_alone(texts):
     mean, sd = texts.score(PROMPTS, RESPONSES, users)
     order = [2, 0, 1]
     shuffled = texts.score(*([part[i] for i in order] for part in (PROMPTS, RESPONSES, users)))
-    assert shuffled[0] == pytest.approx(mean[order], rel=1e-6) and shuffled[1] == pytest.approx(sd[order], rel=1e-6)
+    assert shuffled[0] == pytest.approx(mean[order], rel=1e-6)
+    assert shuffled[1] == pytest.approx(sd[order], rel=1e-6)
     alone = [texts.score([p], [r], [u])[0][0] for p, r, u in zip(PROMPTS, RESPONSES, users, strict=True)]
     assert alone == pytest.approx(mean, rel=1e-5)
 

@@ -43,7 +43,7 @@ def quick() -> Callable[..., StudySettings]:
         settings = {
             "rungs": ("pooled", "reliability", "cluster"),
             "seeds": 1,
-            "folds": 3,
+            "folds": 2,
             "clusters": (1, 2),
             "ranks": (0, 1),
             "starts": 2,

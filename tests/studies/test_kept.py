@@ -61,7 +61,8 @@ def test_what_is_read_is_what_was_written(tmp_path, comparisons, quick):
     assert np.array_equal(kept.cluster, made.cluster)
     for group in ("test", "unknown", "unseen"):
         mine, theirs = getattr(kept, group), getattr(made, group)
-        assert set(mine) == set(theirs) and len(mine)
+        assert set(mine) == set(theirs)
+        assert len(mine)
         for name in mine:
             for field in ("chosen", "best_other", "outcome", "user", "source", "weight"):
                 assert np.array_equal(getattr(mine[name], field), getattr(theirs[name], field)), (group, name, field)

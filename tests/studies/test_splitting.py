@@ -99,7 +99,8 @@ def test_folds_hold_out_whole_sources(comparisons, split):
     assert len(folds) == 4
     for fold in range(4):
         kept, held = design.take(folds.training(fold)), design.take(folds.held(fold))
-        assert held.n_decisions and not set(kept.source.tolist()) & set(held.source.tolist())
+        assert held.n_decisions
+        assert not set(kept.source.tolist()) & set(held.source.tolist())
 
 
 def test_folds_of_a_split_by_item_hold_out_whole_items(comparisons):
@@ -110,7 +111,8 @@ def test_folds_of_a_split_by_item_hold_out_whole_items(comparisons):
     for fold in range(4):
         kept, held = design.take(folds.training(fold)), design.take(folds.held(fold))
         items = [{*part.chosen.tolist(), *part.rejected.tolist()} for part in (kept, held)]
-        assert held.n_decisions and not items[0] & items[1]
+        assert held.n_decisions
+        assert not items[0] & items[1]
 
 
 def test_few_sources_make_fewer_folds_and_one_makes_none():

@@ -53,7 +53,8 @@ def test_every_kind_comes_back_bit_for_bit(name, tmp_path):
         mine, theirs = getattr(model, field.name), getattr(loaded, field.name)
         assert type(mine) is type(theirs), field.name
         if isinstance(mine, Tensor):
-            assert mine.dtype == theirs.dtype and torch.equal(mine, theirs), field.name
+            assert mine.dtype == theirs.dtype, field.name
+            assert torch.equal(mine, theirs), field.name
         else:
             assert mine == theirs, field.name
     assert sorted(file.name for file in tmp_path.iterdir()) == ["users.json", "users.safetensors"]

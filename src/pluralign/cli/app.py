@@ -76,6 +76,9 @@ def study(
     max_clusters: Annotated[int | None, typer.Option(help="Largest number of clusters tried.")] = None,
     starts: Annotated[int | None, typer.Option(help="Restarts of the clusters' EM.")] = None,
     seed: Seed = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Splits fitted at a time; default one per core, 1 on a GPU or for large data.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Should you personalise? Fit the whole ladder, evaluate it on held-out rows, and say what to train.
@@ -101,7 +104,14 @@ def study(
         "seed": seed,
     }
     commands.study(
-        commands.Source(data, path, column, option), out, config, flags, cache=cache, device=device, json=json
+        commands.Source(data, path, column, option),
+        out,
+        config,
+        flags,
+        cache=cache,
+        device=device,
+        jobs=jobs,
+        json=json,
     )
 
 

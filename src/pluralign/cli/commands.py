@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ def study(
     *,
     cache: Path | None,
     device: str,
+    jobs: int | None,
     json: bool,
 ) -> None:
     from pluralign.studies.pipeline import run_study
@@ -53,7 +55,8 @@ def study(
     with _steps() as on_step:
         on_step("read the comparisons")
         comparisons = source.load()
-        result = run_study(comparisons, settings, out=out, cache_dir=cache, device=device, on_step=on_step)
+        jobs = jobs or _default_jobs(comparisons, device)
+        result = run_study(comparisons, settings, out=out, cache_dir=cache, device=device, jobs=jobs, on_step=on_step)
     if json:
         print_json(result.results)
         return
@@ -207,6 +210,12 @@ def datasets(name: str | None, *, json: bool) -> None:
             stdout.print(f"from {found[each].origin}; licence: {found[each].licence}", highlight=False)
             for option, default in found[each].options.items():
                 stdout.print(f"  --option {option}={default}", highlight=False)
+
+
+def _default_jobs(comparisons: Comparisons, device: str) -> int:
+    """One split per core where copies of the features are small beside a machine's memory, else one at a time."""
+    small = len(comparisons.items) <= 50_000 and len(comparisons) <= 500_000
+    return (os.cpu_count() or 1) if small and device == "cpu" else 1
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 Candidates come in order from simple to rich. Each is fitted on the training part of every fold and predicts what the
 fold holds out, each user with the model that the training part gives it. The choice is the simplest candidate within
-one standard error of the best (Breiman et al. 1984), the standard error being that of the paired difference to the best,
-clustered by user: candidates share their rows, so it is the difference that is uncertain.
+one standard error of the best (Breiman et al. 1984), the standard error being that of the paired difference to the
+best, clustered by user: candidates share their rows, so it is the difference that is uncertain. Where two candidates are
+nearly one model the error is nearly 0, so a loss below 0.001 nats per decision is none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,8 @@ from pluralign.evaluation import Predictions, paired_difference
 from pluralign.features import Design
 from pluralign.inference.folds import Folds
 from pluralign.users import UserModel
+
+NEGLIGIBLE = 1e-3  # nats per decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +67,14 @@ def _join(parts: Sequence[Predictions]) -> Predictions:
 
 
 def pick_simplest(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[int, tuple[Candidate, ...]]:
-    """Return the position of the simplest candidate within one standard error of the best, and everybody's evidence.
+    """Return the position of the simplest candidate within one standard error (or `NEGLIGIBLE`) of the best.
 
     Args:
         names: From simple to rich.
         predictions: Held-out predictions of the same decisions, as `cross_validate` returns them.
+
+    Returns:
+        The position, and everybody's evidence.
     """
     mean = [float(np.average(each.log_prob, weights=each.weight)) for each in predictions]
     best = int(np.argmax(mean))
@@ -83,5 +89,5 @@ def pick_simplest(names: Sequence[str], predictions: Sequence[Predictions]) -> t
                 standard_error=gap.standard_error if gap else 0.0,
             )
         )
-    chosen = next(i for i, each in enumerate(evidence) if each.behind <= each.standard_error)
+    chosen = next(i for i, each in enumerate(evidence) if each.behind <= max(each.standard_error, NEGLIGIBLE))
     return chosen, tuple(evidence)

@@ -60,6 +60,15 @@ class FeatureSource:
             return {"kind": type(self.encoder).__name__, **asdict(self.encoder)}  # type: ignore[call-overload]
         return self.encoder.identity
 
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"on_step": say_nothing}  # whoever listens does so in this process
+
+    def prepare(self) -> None:
+        """Encode what does not depend on training rows, once for everybody who gets a copy."""
+        if self._raw is None and not isinstance(self.encoder, Trainable):
+            self.on_step("encode the items")
+            self._raw = encode(self.comparisons, self.encoder, cache_dir=self.cache_dir, device=self.device)
+
     def of(self, train: Comparisons) -> tuple[Encoder | Lookup, Standardizer, Tensor]:
         """The encoder and the standardizer as `train` makes them, and the features of all items, (items, dim)."""
         encoder: Encoder | Lookup
@@ -67,10 +76,8 @@ class FeatureSource:
             encoder = fit_encoder(self.encoder, train)
             raw = encode(self.comparisons, encoder, device=self.device, progress=False)
         else:
-            encoder = self.encoder
-            if self._raw is None:
-                self.on_step("encode the items")
-                self._raw = encode(self.comparisons, encoder, cache_dir=self.cache_dir, device=self.device)
-            raw = self._raw
+            self.prepare()
+            assert self._raw is not None
+            encoder, raw = self.encoder, self._raw
         standardizer = Standardizer.fit(raw, used_items(train))
         return encoder, standardizer, standardizer.transform(raw, device=self.device)

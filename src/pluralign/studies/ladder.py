@@ -17,6 +17,7 @@ from pluralign.inference.clusters import ClustersFit, fit_clusters
 from pluralign.inference.embedding_route import fit_embedding_route
 from pluralign.inference.folds import Folds
 from pluralign.inference.gaussian_choice import Choice, choose_rank, choose_tau
+from pluralign.inference.heads import EXACT_DIM
 from pluralign.inference.individual import LOW_DIM, IndividualFit, fit_individual
 from pluralign.inference.pooled import fit_pooled
 from pluralign.inference.reliability import fit_reliability
@@ -24,7 +25,7 @@ from pluralign.inference.selection import Candidate, cross_validate, cross_valid
 from pluralign.likelihoods import Logit
 from pluralign.users import Clusters, UserModel
 
-LADDER = ("pooled", "reliability", "cluster", "cluster-hard", "cluster-embedding", "basis", "individual")
+LADDER = ("pooled", "reliability", "cluster-hard", "cluster", "cluster-embedding", "basis", "individual")
 EMBEDDING_WIDTH = 8  # of arXiv 2601.20760; its other one is 16
 
 
@@ -211,7 +212,8 @@ def _clusters(
             ridge=own_ridge,
             pooled_ridge=ridge,
             n_starts=settings.starts,
-            fold_starts=max(settings.starts // 4, 4),
+            # Many features: restarts are screened on an expansion, where they cost little.
+            fold_starts=settings.starts if design.dim >= EXACT_DIM else max(settings.starts // 4, 4),
             seed=settings.seed,
         )
         found, choice = chosen.fit, [asdict(row) for row in chosen.candidates]

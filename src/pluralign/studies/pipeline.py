@@ -8,8 +8,11 @@ however many seeds it was tested in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +81,7 @@ def run_study(
     out: Path | None = None,
     cache_dir: Path | None = None,
     device: str = "cpu",
+    jobs: int = 1,
     on_step: Step = say_nothing,
 ) -> Study:
     """Run the whole study.
@@ -88,6 +92,8 @@ def run_study(
         out: Folder for results, models and what is needed to go on after a stop; None writes nothing.
         cache_dir: Feature cache; None means OUT/cache, or no cache without `out`.
         device: Where encoders and fits run.
+        jobs: Splits fitted at a time, each in a process of its own with one thread. More than one needs the usual
+            `if __name__ == "__main__":` in a script.
         on_step: Called with a few words at the beginning of each step.
 
     Raises:
@@ -98,17 +104,27 @@ def run_study(
         cache_dir = out / "cache"
     source = FeatureSource(comparisons, settings.encoder, cache_dir=cache_dir, device=device, on_step=on_step)
     kept = Kept(out, comparisons, settings, source.identity)
-    seeds = []
-    for seed in range(settings.seed, settings.seed + settings.seeds):
-        result = kept.read(seed)
-        if result is None:
-            result = run_seed(comparisons, settings, seed, source, on_step)
-            kept.write(result)
-        seeds.append(result)
+    numbers = range(settings.seed, settings.seed + settings.seeds)
+    found = {seed: result for seed in numbers if (result := kept.read(seed)) is not None}
+    missing = [seed for seed in numbers if seed not in found]
+    if jobs > 1 and missing:
+        source.prepare()
+        with _processes(min(jobs, len(missing))) as pool:
+            futures = [pool.submit(_run_apart, source, settings, seed, kept) for seed in missing]
+            on_step("fit the ladder to all rows")
+            models = fit_models(comparisons, settings, source)
+            for done, future in enumerate(as_completed(futures)):
+                on_step(f"{done} of {len(missing)} splits are done")
+                found[future.result().seed] = future.result()
+    else:
+        for seed in missing:
+            found[seed] = run_seed(comparisons, settings, seed, source, on_step)
+            kept.write(found[seed])
+        on_step("fit the ladder to all rows")
+        models = fit_models(comparisons, settings, source)
+    seeds = [found[seed] for seed in numbers]
     table, unseen = tabulate(seeds, settings)
     verdict = conclude(seeds, table, settings)
-    on_step("fit the ladder to all rows")
-    models = fit_models(comparisons, settings, source)
     results = summarise(comparisons, settings, source.identity, seeds, table, unseen, verdict)
     if out is not None:
         for name, model in models.items():
@@ -124,6 +140,26 @@ def run_study(
         models=models,
         results=results,
     )
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes with one thread each; this process keeps to one thread as well meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _run_apart(source: FeatureSource, settings: StudySettings, seed: int, kept: Kept) -> SeedResult:
+    """`run_seed` in another process, which keeps the result itself: it is not lost if this one is stopped."""
+    result = run_seed(source.comparisons, settings, seed, source, say_nothing)
+    kept.write(result)
+    return result
 
 
 def run_seed(
@@ -280,6 +316,9 @@ def fit_models(comparisons: Comparisons, settings: StudySettings, source: Featur
     }
 
 
-def study(comparisons: Comparisons, *, out: Path | None = None, device: str = "cpu", **settings: object) -> Study:
+def study(
+    comparisons: Comparisons, *, out: Path | str | None = None, device: str = "cpu", jobs: int = 1, **settings: object
+) -> Study:
     """Run the whole study: `run_study` with the fields of `StudySettings` by name."""
-    return run_study(comparisons, StudySettings.of(settings), out=out, device=device)
+    folder = None if out is None else Path(out)
+    return run_study(comparisons, StudySettings.of(settings), out=folder, device=device, jobs=jobs)

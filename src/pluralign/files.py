@@ -24,12 +24,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON, made `plain` first."""
+    text = json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False)
     with replacing(path) as part:
-        part.write_text(json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Nested values as JSON has them: null for NaN and infinity, lists for arrays and tuples, mappings for dataclasses."""
+    """Nested values as JSON has them: null for NaN and infinity, lists for arrays, mappings for dataclasses."""
     if hasattr(value, "as_dict"):
         return plain(value.as_dict())
     if is_dataclass(value) and not isinstance(value, type):

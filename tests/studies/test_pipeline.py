@@ -213,3 +213,10 @@ def test_a_study_killed_at_any_time_goes_on(tmp_path, population, quick):
     assert (out / "seeds" / "0.json").stat().st_mtime_ns == kept
     assert json.loads(printed) == json.loads((out / "results.json").read_text())
     assert len(json.loads(printed)["seeds"]) == 4
+
+
+def test_splits_fitted_side_by_side_are_the_splits_fitted_one_by_one(tmp_path, population, quick):
+    comparisons, settings = population(), quick(seeds=2)
+    apart = run_study(comparisons, settings, out=tmp_path, jobs=2)
+    assert apart.results["ladder"] == run_study(comparisons, settings).results["ladder"]
+    assert sorted(each.name for each in (tmp_path / "seeds").glob("*.json")) == ["0.json", "1.json"]

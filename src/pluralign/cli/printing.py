@@ -139,7 +139,7 @@ def print_fit(found: Mapping[str, Any]) -> None:
 
 def print_evaluation(found: Mapping[str, Any]) -> None:
     """Scores of a saved model."""
-    found = plain(found)  # type: ignore[assignment]
+    found = plain(found)
     scores, accuracy = found["scores"], found["accuracy"]
     stdout.print(
         f"[bold]{found['users']}[/bold] on {found['n_comparisons']:,} comparisons, "

@@ -3,8 +3,8 @@
 Candidates come in order from simple to rich. Each is fitted on the training part of every fold and predicts what the
 fold holds out, each user with the model that the training part gives it. The choice is the simplest candidate within
 one standard error of the best (Breiman et al. 1984), the standard error being that of the paired difference to the
-best, clustered by user: candidates share their rows, so it is the difference that is uncertain. Where two candidates are
-nearly one model the error is nearly 0, so a loss below 0.001 nats per decision is none.
+best, clustered by user: candidates share their rows, so it is the difference that is uncertain. Where two candidates
+are nearly one model the error is nearly 0, so a loss below 0.001 nats per decision is none.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -286,7 +286,8 @@ def conclude(seeds: list[SeedResult], table: Table, settings: StudySettings) -> 
     """The verdict on the rung that cross-validation chose most often (the simplest of equals)."""
     votes = Counter(seed.candidate for seed in seeds)
     candidate = max(LADDER, key=lambda name: (votes[name], -LADDER.index(name)))
-    described = {name: str(rung["described"]) for name, rung in seeds[0].rungs.items()}
+    chooser = next((seed for seed in seeds if seed.candidate == candidate), seeds[0])
+    described = {name: str(rung["described"]) for name, rung in chooser.rungs.items()}
     row = table[candidate]
     if candidate == "pooled":
         joined = combine_seeds([seed.test["pooled"] for seed in seeds])

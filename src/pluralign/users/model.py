@@ -1,8 +1,8 @@
 """What every rung of the ladder is once fitted: a distribution over rewards for each user.
 
-All rungs share one shape. The reward of item phi for user u is theta . phi for a random theta whose distribution is u's:
-a point (`pooled`), finitely many heads with probabilities (`cluster`), or a Gaussian (`basis`, `individual`). `UNKNOWN` is
-the user of whom nothing is known; every model answers for it.
+All rungs share one shape. The reward of item phi for user u is theta . phi for a random theta whose distribution is
+u's: a point (`pooled`), finitely many heads with probabilities (`cluster`), or a Gaussian (`basis`, `individual`).
+`UNKNOWN` is the user of whom nothing is known; every model answers for it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The command line, run in this process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -20,10 +21,15 @@ class Finished:
     err: str
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small tensors, for which threads cost more than they bring."""
+@pytest.fixture(scope="module", autouse=True)
+def whole_runs() -> Iterator[None]:
+    """One thread, and no checks of shapes, with which a study takes ten times as long; other folders' tests have them."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Small populations and settings under which a study takes a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 
@@ -11,10 +12,15 @@ from pluralign.populations import simulate
 from pluralign.studies.settings import StudySettings
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Small tensors, for which threads cost more than they bring."""
+@pytest.fixture(scope="module", autouse=True)
+def whole_runs() -> Iterator[None]:
+    """One thread, and no checks of shapes, with which a study takes ten times as long; other folders' tests have them."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+    torch.set_num_threads(threads)
 
 
 def simulate_small(**given: Any) -> Comparisons:

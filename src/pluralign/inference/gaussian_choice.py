@@ -1,18 +1,11 @@
 """Choose the rank of a basis, or the shrinkage of individual users, by what they predict of held-out decisions.
 
-Folds hold out what the evaluation will (`folds`). Among candidates from simple to rich, no personalisation first, the
-simplest is taken whose held-out log-probability is within one standard error of the best one's, the error being that of
-their difference and clustered by user: decisions of one user are not independent (Breiman et al. 1984's rule, paired).
+Folds hold out what the evaluation will (`folds`), and the rule is `selection`'s; no personalisation is a candidate.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from pluralign.errors import ConfigError
 from pluralign.features import Design
@@ -21,6 +14,7 @@ from pluralign.inference.folds import Folds, folds_by_source
 from pluralign.inference.heads import fit_heads
 from pluralign.inference.individual import MARGIN_SCALES, margin_unit, principal_axes
 from pluralign.inference.offset_panel import OffsetPanel
+from pluralign.inference.selection import cross_validate_all, pick_simplest
 from pluralign.likelihoods import Logit
 from pluralign.users import Pooled, UserModel
 
@@ -123,32 +117,12 @@ def choose_tau(
 def _choose(
     design: Design, candidates: tuple[T, ...], models: Callable[[Design], Iterable[UserModel]], folds: Folds
 ) -> Choice[T]:
-    log_prob = torch.full((len(candidates), design.n_decisions), math.nan, dtype=torch.float64)
-    for fold in range(len(folds)):
-        train, held = design.take(folds.training(fold)), folds.held(fold)
-        test = design.take(held)
-        for i, model in enumerate(models(train)):
-            log_prob[i, held.cpu()] = torch.from_numpy(model.predict(test).log_prob)
-    known = ~log_prob[0].isnan()
-    weight, user = design.weight.cpu().double()[known], design.user.cpu()[known]
-    log_prob = log_prob[:, known]
-    mean = (log_prob @ weight) / weight.sum()
-    best = int(mean.argmax())
-    error = [float(_error(log_prob[best] - each, weight, user)) for each in log_prob]
-    near = [i for i in range(best + 1) if mean[best] - mean[i] <= error[i]]
+    position, evidence = pick_simplest([str(each) for each in candidates], cross_validate_all(design, models, folds))
+    log_prob = [each.log_prob for each in evidence]
     return Choice(
         candidates=candidates,
-        log_prob=tuple(mean.tolist()),
-        error=tuple(error),
-        chosen=candidates[near[0]],
-        best=candidates[best],
+        log_prob=tuple(log_prob),
+        error=tuple(each.standard_error for each in evidence),
+        chosen=candidates[position],
+        best=candidates[log_prob.index(max(log_prob))],
     )
-
-
-def _error(
-    difference: Float[Tensor, " decisions"], weight: Float[Tensor, " decisions"], user: Int[Tensor, " decisions"]
-) -> Tensor:
-    """Standard error of a weighted mean, clustered by user."""
-    mean = (difference @ weight) / weight.sum()
-    by_user = weight.new_zeros(int(user.max()) + 1).index_add_(0, user, weight * (difference - mean))
-    return by_user.square().sum().sqrt() / weight.sum()

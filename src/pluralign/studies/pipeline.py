@@ -7,13 +7,19 @@ however many seeds it was tested in.
 
 from __future__ import annotations
 
+import os
+import signal
+import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread
+from threading import Thread
 
 import numpy as np
 import torch
@@ -147,12 +153,43 @@ def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes with one thread each; this process keeps to one thread as well meanwhile."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    others = set(active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin_apart)
     try:
         yield pool
+    except BaseException:
+        for process in set(active_children()) - others:  # a split takes minutes: who stops a study does not wait for it
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _begin_apart() -> None:
+    """One thread; Ctrl-C is the parent's to answer, and no process outlives a parent that was killed."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
+
+
+def _begin(parent: int) -> None:
+    """Set up a process of the pool: one thread, and an end with its parent, which a kill gives no chance to tell."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    torch.set_num_threads(1)
+    Thread(target=follow, daemon=True).start()
 
 
 def _run_apart(source: FeatureSource, settings: StudySettings, seed: int, kept: Kept) -> SeedResult:

@@ -23,7 +23,7 @@ class Finished:
 
 @pytest.fixture(scope="module", autouse=True)
 def whole_runs() -> Iterator[None]:
-    """One thread, and no checks of shapes, with which a study takes ten times as long; other folders' tests have them."""
+    """One thread, and no checks of shapes: a study takes ten times as long with them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     jaxtyping.config.update("jaxtyping_disable", True)

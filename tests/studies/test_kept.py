@@ -74,7 +74,7 @@ def test_asking_for_more_splits_fits_the_new_ones_alone(finished, comparisons, q
 
 
 def test_other_settings_are_fitted_anew(finished, comparisons, quick, fitted):
-    run_study(comparisons, quick(rungs=("pooled",), seeds=2, folds=2), out=finished[0])
+    run_study(comparisons, quick(rungs=("pooled",), seeds=2, folds=3), out=finished[0])
     assert fitted == [0, 1]
 
 

@@ -110,7 +110,7 @@ def test_the_same_study_again_gives_the_same_results(population, quick):
 
 
 def test_every_rung_can_be_asked_for(population, quick):
-    found = run_study(population(n_users=8, comparisons_per_user=16), quick(rungs=LADDER, folds=2))
+    found = run_study(population(n_users=8, comparisons_per_user=16), quick(rungs=LADDER, clusters=(2,), ranks=(1,)))
     assert set(found.models) == set(LADDER)
 
 
@@ -155,11 +155,11 @@ def test_choices_among_four_count_as_one_decision_each(population, quick):
     counts = found.seeds[0].counts
     parts = ("train", "test", "unseen_adapt", "unseen_test")
     assert sum(counts[f"{part}_decisions"] for part in parts) == comparisons.n_decisions
-    assert found.table["cluster"].scores.accuracy > found.table["pooled"].scores.accuracy > 0.25
+    assert found.table["cluster"].scores.accuracy > found.table["pooled"].scores.accuracy
 
 
 def test_users_with_one_comparison_are_kept(population, quick):
-    comparisons = population(comparisons_per_user=[1] * 4 + [30] * 12)
+    comparisons = population(n_users=16, comparisons_per_user=[1] * 4 + [30] * 12)
     found = run_study(comparisons, quick(clusters=(2,), unseen=0.0))
     assert found.results["data"]["decisions_per_user"]["min"] == 1
     assert len(found.models["cluster"].user_ids) == 16
@@ -182,7 +182,7 @@ def test_a_study_killed_at_any_time_goes_on(tmp_path, population, quick):
     save(population(), tmp_path / "data")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pluralign", "study", str(tmp_path / "data"), "--out", str(out)]
-    command += ["--rungs", "pooled,reliability", "--seeds", "4", "--json"]
+    command += ["--rungs", "pooled", "--seeds", "5", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run() -> subprocess.Popen[str]:
@@ -193,16 +193,16 @@ def test_a_study_killed_at_any_time_goes_on(tmp_path, population, quick):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=30)  # its own processes end with it, and let go of its output
     assert not (out / "results.json").exists()
     kept = (out / "seeds" / "0.json").stat().st_mtime_ns
 
     process = run()
-    while not (out / "seeds" / "1.json").is_file():
+    while not (out / "seeds" / "2.json").is_file():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "run the same command again" in errors
     assert "Traceback" not in errors
@@ -212,7 +212,7 @@ def test_a_study_killed_at_any_time_goes_on(tmp_path, population, quick):
     assert process.returncode == 0, errors
     assert (out / "seeds" / "0.json").stat().st_mtime_ns == kept
     assert json.loads(printed) == json.loads((out / "results.json").read_text())
-    assert len(json.loads(printed)["seeds"]) == 4
+    assert len(json.loads(printed)["seeds"]) == 5
 
 
 def test_splits_fitted_side_by_side_are_the_splits_fitted_one_by_one(tmp_path, population, quick):

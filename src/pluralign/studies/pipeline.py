@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from threading import Thread
 
 import numpy as np
@@ -177,18 +174,6 @@ def _begin_apart() -> None:
         parent.join()
         os._exit(1)
 
-    Thread(target=follow, daemon=True).start()
-
-
-def _begin(parent: int) -> None:
-    """Set up a process of the pool: one thread, and an end with its parent, which a kill gives no chance to tell."""
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    torch.set_num_threads(1)
     Thread(target=follow, daemon=True).start()
 
 

@@ -33,7 +33,7 @@ def run_studies(population: dict, seeds: range) -> list[dict]:
 
 
 @pytest.mark.study
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_a_planted_null_recommends_pooled_at_least_95_times_of_100():
     population = {"kind": "null", "features": "numeric", "dim": 3, "n_users": 20, "comparisons_per_user": 30}
     found = run_studies(population, range(100))
@@ -43,7 +43,7 @@ def test_a_planted_null_recommends_pooled_at_least_95_times_of_100():
 
 
 @pytest.mark.study
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_reliability_alone_never_recommends_a_model_of_taste():
     population = {"kind": "reliability", "features": "numeric", "dim": 3, "n_users": 24, "comparisons_per_user": 40}
     found = run_studies({**population, "reliability_sd": 1.0, "noise": 0.0}, range(20))
@@ -54,7 +54,7 @@ def test_reliability_alone_never_recommends_a_model_of_taste():
 
 
 @pytest.mark.study
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("features", ["numeric", "text"])
 def test_two_camps_under_a_quarter_of_noise_are_found(features):
     for seed in range(4):

@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -19,3 +21,16 @@ def data_dir() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real data at {DATA}; name their folder in PLURALIGN_DATA")
     return DATA
+
+
+@pytest.fixture(scope="module")
+def whole_runs() -> Iterator[None]:
+    """One thread, and no checks of shapes: a study takes ten times as long with them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+    torch.set_num_threads(threads)

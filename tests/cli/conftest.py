@@ -1,13 +1,11 @@
 """The command line, run in this process."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jaxtyping
 import pytest
-import torch
 
 from pluralign.cli import main
 from pluralign.comparisons import save, write_jsonl
@@ -22,14 +20,8 @@ class Finished:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole_runs() -> Iterator[None]:
-    """One thread, and no checks of shapes: a study takes ten times as long with them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-    torch.set_num_threads(threads)
+def fast(whole_runs: None) -> None:
+    """Every test of this folder runs whole studies."""
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Small populations and settings under which a study takes a second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
 import pytest
-import torch
 
 from pluralign.comparisons import Comparisons
 from pluralign.populations import simulate
@@ -13,14 +11,8 @@ from pluralign.studies.settings import StudySettings
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole_runs() -> Iterator[None]:
-    """One thread, and no checks of shapes: a study takes ten times as long with them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-    torch.set_num_threads(threads)
+def fast(whole_runs: None) -> None:
+    """Every test of this folder runs whole studies."""
 
 
 def simulate_small(**given: Any) -> Comparisons:

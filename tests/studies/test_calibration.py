@@ -45,7 +45,7 @@ def test_a_planted_null_recommends_pooled_at_least_95_times_of_100():
 @pytest.mark.study
 @pytest.mark.timeout(3000)
 def test_reliability_alone_never_recommends_a_model_of_taste():
-    population = {"kind": "reliability", "features": "numeric", "dim": 3, "n_users": 24, "comparisons_per_user": 40}
+    population = {"kind": "reliability", "features": "numeric", "dim": 3, "n_users": 40, "comparisons_per_user": 40}
     found = run_studies({**population, "reliability_sd": 1.0, "noise": 0.0}, range(20))
     counts = Counter(each["rung"] for each in found)
     assert len(found) == 20

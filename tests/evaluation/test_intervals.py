@@ -251,7 +251,7 @@ def drawn(sizes: str, gains: str, n_users: int, rng: np.random.Generator) -> tup
 
 
 @pytest.mark.study
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("n_users", [20, 40, 200])
 def test_coverage(n_users: int):
     rng = np.random.default_rng(n_users)
@@ -270,7 +270,7 @@ def test_coverage(n_users: int):
 
 
 @pytest.mark.study
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_coverage_of_two_ways():
     # 40 users times 60 sources, both with a gain of their own; 1,000 draws.
     rng = np.random.default_rng(0)

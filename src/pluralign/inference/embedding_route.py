@@ -1,8 +1,9 @@
 """The route of arXiv 2601.20760's experiments: user embeddings, their clusters, then one reward per cluster.
 
 The paper learns embeddings of width 8 or 16 with the reward, looks at their cosines and t-SNE, groups users by eye
-into two, and trains a reward model on each group. Here the embeddings are the coefficients w_u of the basis model
-(theta + V w_u) . phi, learned with the reward, and the grouping is an algorithm's. The paper states neither how an
+into two, and trains a reward model on each group. Here the embeddings are given, as by the ladder: the
+coefficients w_u of the basis model (theta + V w_u) . phi, learned with the reward; or, where none are given, principal
+directions of the users' one-step estimates. The grouping is an algorithm's. The paper states neither how an
 embedding enters its reward nor how it groups. Extreme cosines are no evidence of groups: random vectors of width 8
 reach 0.8.
 """

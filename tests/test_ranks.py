@@ -9,7 +9,7 @@ RANKS = [
     ["datasets", "features", "evaluation"],
     ["users"],
     ["rewards", "populations", "inference"],
-    ["heterogeneity", "queries", "policies", "control"],
+    ["heterogeneity", "scans", "queries", "policies", "control"],
     ["studies"],
     ["reports", "serving"],
     ["cli"],

@@ -10,8 +10,9 @@ import sys
 import torch
 
 from pluralign.populations import simulate
+from pluralign.studies.conclusion import conclude
 from pluralign.studies.features import FeatureSource, say_nothing
-from pluralign.studies.pipeline import conclude, run_seed, tabulate
+from pluralign.studies.pipeline import run_seed, tabulate
 from pluralign.studies.settings import StudySettings
 
 

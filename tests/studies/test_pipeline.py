@@ -77,10 +77,14 @@ def test_the_results_hold_what_was_found_and_what_it_depends_on(results, planted
 
 def test_each_cluster_is_judged_on_its_own_rows(results, planted):
     rows = results["clusters"]
-    assert len(rows) == 2
+    assert [row["cluster"] for row in rows] == [1, 2]
     assert sum(row["users"] for row in rows) == 19
     assert sum(row["share"] for row in rows) == pytest.approx(1)
-    assert sum(row["decisions"] for row in rows) == len(planted[0].seeds[0].test["pooled"])
+    decisions = sum(row["gain_accuracy"]["n_decisions"] for row in rows)
+    assert decisions == len(planted[0].seeds[0].test["pooled"])
+    for row in rows:
+        gain = row["accuracy_own"]["estimate"] - row["accuracy_pooled"]["estimate"]
+        assert row["gain_accuracy"]["estimate"] == pytest.approx(gain)
 
 
 def test_unseen_users_are_judged_on_the_same_decisions_for_every_m(planted):

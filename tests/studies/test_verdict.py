@@ -3,7 +3,8 @@
 import pytest
 
 from pluralign.evaluation import Interval
-from pluralign.studies.verdict import decide
+from pluralign.studies.groups import ClusterGain, Losers
+from pluralign.studies.verdict import Beside, decide
 
 DESCRIBED = {
     "pooled": "one reward for everybody",
@@ -83,3 +84,72 @@ def test_taste_beyond_reliability_personalises():
 
 def test_where_reliability_was_not_fitted_the_gain_over_pooled_decides():
     assert decide("cluster", REAL, POINTS, None, DESCRIBED).answer == "personalise"
+
+
+def cluster_gain(share: float, gain: Interval) -> ClusterGain:
+    return ClusterGain(
+        cluster=2,
+        share=share,
+        users=12,
+        accuracy_own=interval(0.66, 0.6, 0.7),
+        accuracy_pooled=interval(0.52, 0.5, 0.6),
+        gain_accuracy=gain,
+        gain_log_prob=gain,
+    )
+
+
+def test_a_gain_worth_having_that_is_not_ruled_out_leaves_it_open():
+    wide = interval(0.01, -0.01, 0.03)
+    beside = Beside(personal="one reward per user", personal_accuracy=wide, detectable=2.4, needed=(340, 25))
+    verdict = decide("pooled", NOTHING, NOTHING, None, DESCRIBED, beside)
+    assert (verdict.answer, verdict.rung, verdict.kind) == ("cannot tell yet", "pooled", "unknown")
+    assert "(one reward per user) gains +1.0 (-1.0 to +3.0) points: 1 point or more cannot be ruled out" in (
+        verdict.reason
+    )
+    assert "show a gain of 2.4 points in 8 of 10 cases" in verdict.reason
+    assert "about 340 users with 25 held-out comparisons each" in verdict.reason
+
+
+def test_a_gain_worth_having_that_is_ruled_out_is_a_no():
+    narrow = interval(0.001, -0.003, 0.005)
+    beside = Beside(personal="one reward per user", personal_accuracy=narrow, taste_p=0.4, detectable=0.6)
+    verdict = decide("pooled", NOTHING, NOTHING, None, DESCRIBED, beside)
+    assert (verdict.answer, verdict.kind) == ("do not personalise", "none")
+    assert "8 of 10" not in verdict.reason
+    small = decide("pooled", NOTHING, NOTHING, None, DESCRIBED, beside, worthwhile=0.004)
+    assert small.answer == "cannot tell yet"
+
+
+def test_tastes_that_differ_though_no_model_gains_leave_it_open():
+    beside = Beside(personal="one reward per user", personal_accuracy=NOTHING, taste_p=0.001)
+    verdict = decide("pooled", NOTHING, NOTHING, None, DESCRIBED, beside)
+    assert verdict.answer == "cannot tell yet"
+    assert "tastes do differ (score test, p = 0.001)" in verdict.reason
+
+
+def test_reliability_is_what_is_trained_while_taste_is_open():
+    beside = Beside(personal="one reward per user", personal_accuracy=POINTS, taste_p=0.5)
+    verdict = decide("reliability", REAL, POINTS, None, DESCRIBED, beside)
+    assert (verdict.answer, verdict.rung, verdict.kind) == ("cannot tell yet", "reliability", "reliability")
+
+
+def test_what_pooling_costs_a_minority_is_said():
+    beside = Beside(n_clusters=2, stability=0.9, minority=cluster_gain(0.3, interval(0.14, 0.09, 0.19)))
+    verdict = decide("cluster", REAL, POINTS, REAL, DESCRIBED, beside)
+    assert verdict.answer == "personalise"
+    assert "The smallest of 2 clusters is 30 % of the users" in verdict.reason
+    assert "right in 52.0 % of their held-out decisions, their own in 66.0 %" in verdict.reason
+    assert "pooling costs them +14.0 (+9.0 to +19.0) points" in verdict.reason
+    assert (verdict.n_clusters, verdict.stability) == (2, 0.9)
+
+
+def test_a_minority_that_pooling_costs_nothing_is_not_spoken_of_under_a_shared_reward():
+    beside = Beside(n_clusters=2, minority=cluster_gain(0.3, UNSURE))
+    assert "smallest" not in decide("pooled", NOTHING, NOTHING, None, DESCRIBED, beside).reason
+
+
+@pytest.mark.parametrize(("beyond", "words"), [(0, "none of them beyond chance"), (3, "3 of them beyond chance")])
+def test_who_loses_under_the_recommendation_is_said(beyond, words):
+    losers = Losers(users=10, share=0.25, beyond_chance=beyond, median_gain=0.02)
+    verdict = decide("cluster", REAL, POINTS, REAL, DESCRIBED, Beside(losers=losers))
+    assert f"25 % of the users are predicted worse than by the pooled reward, {words}" in verdict.reason

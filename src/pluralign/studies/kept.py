@@ -123,7 +123,8 @@ def _unpack(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, Predictio
 
 def _fingerprint(comparisons: Comparisons, settings: StudySettings, encoder: object) -> str:
     # How many seeds there are changes none of them, so a study is extended by asking for more.
-    chosen = {name: value for name, value in asdict(settings).items() if name not in ("seeds", "seed", "level")}
+    apart = ("seeds", "seed", "level", "worthwhile", "draws")
+    chosen = {name: value for name, value in asdict(settings).items() if name not in apart}
     digest = sha256(json.dumps([__version__, chosen, encoder], sort_keys=True).encode())
     items = comparisons.items
     columns = ("chosen", "rejected", "user", "source", "outcome", "weight", "choice", "position")

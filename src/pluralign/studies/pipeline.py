@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -23,15 +22,12 @@ import torch
 
 from pluralign.comparisons import Comparisons
 from pluralign.evaluation import (
-    Interval,
     Predictions,
     Table,
-    combine_seeds,
     compare,
     draw_contexts,
     feasible_sizes,
     other_users,
-    paired_difference,
     shuffle_membership,
 )
 from pluralign.features import Design
@@ -39,13 +35,16 @@ from pluralign.files import write_json
 from pluralign.inference.adapt import adapt
 from pluralign.inference.heads import fit_heads
 from pluralign.rewards import LinearReward
+from pluralign.studies.conclusion import conclude
+from pluralign.studies.diagnosis import Diagnosis, diagnose
 from pluralign.studies.features import FeatureSource, Step, say_nothing
 from pluralign.studies.kept import Kept, SeedResult
 from pluralign.studies.ladder import LADDER, Rung, choose_rung, fit_ladder
 from pluralign.studies.results import summarise
 from pluralign.studies.settings import StudySettings
 from pluralign.studies.splitting import make_folds, split_study
-from pluralign.studies.verdict import SHARED, Verdict, decide
+from pluralign.studies.verdict import SHARED, Verdict
+from pluralign.types import IntArray
 from pluralign.users import UNKNOWN, Clusters, Pooled
 
 OTHER = "another user's"
@@ -63,6 +62,7 @@ class Study:
         table: Every rung and control on the same held-out decisions of seen users.
         unseen: Tables of unseen users by number m of their own comparisons.
         verdict: What to train.
+        diagnosis: Whether and how users differ, and whether the data can be trusted.
         models: Every rung fitted to all rows, its settings chosen among them.
         results: All of it as plain values: `results.json`.
     """
@@ -73,6 +73,7 @@ class Study:
     table: Table
     unseen: dict[int, Table]
     verdict: Verdict
+    diagnosis: Diagnosis
     models: dict[str, LinearReward]
     results: dict[str, object]
 
@@ -115,7 +116,7 @@ def run_study(
         with _processes(min(jobs, len(missing))) as pool:
             futures = [pool.submit(_run_apart, source, settings, seed, kept) for seed in missing]
             on_step("fit the ladder to all rows")
-            models = fit_models(comparisons, settings, source)
+            whole = fit_whole(comparisons, settings, source)
             for done, future in enumerate(as_completed(futures)):
                 on_step(f"{done} of {len(missing)} splits are done")
                 found[future.result().seed] = future.result()
@@ -124,13 +125,16 @@ def run_study(
             found[seed] = run_seed(comparisons, settings, seed, source, on_step)
             kept.write(found[seed])
         on_step("fit the ladder to all rows")
-        models = fit_models(comparisons, settings, source)
+        whole = fit_whole(comparisons, settings, source)
     seeds = [found[seed] for seed in numbers]
     table, unseen = tabulate(seeds, settings)
-    verdict = conclude(seeds, table, settings)
-    results = summarise(comparisons, settings, source.identity, seeds, table, unseen, verdict)
+    diagnosis = diagnose(comparisons, settings, seeds, whole.design, whole.rungs, on_step)
+    verdict = conclude(seeds, table, settings, reference=whole.cluster, diagnosis=diagnosis)
+    results = summarise(
+        comparisons, settings, source.identity, seeds, table, unseen, verdict, diagnosis, reference=whole.cluster
+    )
     if out is not None:
-        for name, model in models.items():
+        for name, model in whole.models.items():
             model.save(out / "models" / name)
         write_json(out / "results.json", results)
     return Study(
@@ -140,7 +144,8 @@ def run_study(
         table=table,
         unseen=unseen,
         verdict=verdict,
-        models=models,
+        diagnosis=diagnosis,
+        models=whole.models,
         results=results,
     )
 
@@ -304,39 +309,39 @@ def tabulate(seeds: list[SeedResult], settings: StudySettings) -> tuple[Table, d
     return table, unseen
 
 
-def conclude(seeds: list[SeedResult], table: Table, settings: StudySettings) -> Verdict:
-    """The verdict on the rung that cross-validation chose most often (the simplest of equals)."""
-    votes = Counter(seed.candidate for seed in seeds)
-    candidate = max(LADDER, key=lambda name: (votes[name], -LADDER.index(name)))
-    chooser = next((seed for seed in seeds if seed.candidate == candidate), seeds[0])
-    described = {name: str(rung["described"]) for name, rung in chooser.rungs.items()}
-    row = table[candidate]
-    if candidate == "pooled":
-        joined = combine_seeds([seed.test["pooled"] for seed in seeds])
-        none = paired_difference(joined, joined, "log_prob", level=settings.level)
-        return decide(candidate, none, none, None, described)
-    over_reliability: Interval | None = None
-    if "reliability" in seeds[0].test and candidate not in SHARED:
-        over_reliability = paired_difference(
-            combine_seeds([seed.test[candidate] for seed in seeds]),
-            combine_seeds([seed.test["reliability"] for seed in seeds]),
-            "log_prob",
-            level=settings.level,
-        )
-    return decide(candidate, row.gains["log_prob"], row.gains["accuracy"], over_reliability, described)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Whole:
+    """Every rung fitted to all rows, its settings chosen anew among all of them.
+
+    Attributes:
+        design: All rows.
+        rungs: By name.
+        models: The same rungs, ready to score texts.
+    """
+
+    design: Design
+    rungs: dict[str, Rung]
+    models: dict[str, LinearReward]
+
+    @property
+    def cluster(self) -> IntArray | None:
+        """Most likely cluster of every user who has a row, -1 for others, (users,); None without the rung."""
+        model = self.rungs["cluster"].model if "cluster" in self.rungs else None
+        return _cluster_of(model, self.design.user.unique().numpy(force=True)) if isinstance(model, Clusters) else None
 
 
-def fit_models(comparisons: Comparisons, settings: StudySettings, source: FeatureSource) -> dict[str, LinearReward]:
-    """Fit every rung to all rows; its settings are chosen anew among all of them."""
+def fit_whole(comparisons: Comparisons, settings: StudySettings, source: FeatureSource) -> Whole:
+    """Fit every rung to all rows."""
     encoder, standardizer, features = source.of(comparisons)
     design = Design.of(comparisons, features)
     rungs = fit_ladder(
         design, make_folds(design, settings, settings.seed), settings.ladder(settings.seed), settings.rungs
     )
-    return {
+    models = {
         name: LinearReward(users=rung.model, user_ids=comparisons.user_ids, encoder=encoder, standardizer=standardizer)
         for name, rung in rungs.items()
     }
+    return Whole(design=design, rungs=rungs, models=models)
 
 
 def study(

@@ -16,12 +16,15 @@ from pluralign.evaluation import (
     combine_seeds,
     mean_interval,
     paired_difference,
-    user_gains,
 )
 from pluralign.files import plain
+from pluralign.studies.conclusion import best_of_taste
+from pluralign.studies.diagnosis import Diagnosis
+from pluralign.studies.groups import cluster_gains, describe_users
 from pluralign.studies.kept import SeedResult
 from pluralign.studies.settings import StudySettings
 from pluralign.studies.verdict import Verdict
+from pluralign.types import IntArray
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "pyarrow", "transformers", "sentence-transformers")
 
@@ -34,6 +37,9 @@ def summarise(
     table: Table,
     unseen: Mapping[int, Table],
     verdict: Verdict,
+    diagnosis: Diagnosis,
+    *,
+    reference: IntArray | None,
 ) -> dict[str, object]:
     """Collect everything of a study as values that JSON has.
 
@@ -45,7 +51,12 @@ def summarise(
         table: Seen users.
         unseen: Unseen users by number of their own comparisons.
         verdict: What to train.
+        diagnosis: Whether and how users differ.
+        reference: Cluster of every user in the fit to all rows, -1 for none.
     """
+    pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
+    personal = best_of_taste(seeds)
+    own = None if personal is None else combine_seeds([seed.test[personal] for seed in seeds])
     results = {
         "pluralign": __version__,
         "python": platform.python_version(),
@@ -57,8 +68,12 @@ def summarise(
         "ladder": table.as_dict(),
         "unknown_user": _unknown(seeds, settings),
         "unseen_users": [{"n_context": m, **each.as_dict()} for m, each in unseen.items()],
-        "clusters": cluster_rows(seeds, settings),
-        "users": _users(comparisons, seeds, verdict),
+        "clusters": [] if reference is None else cluster_gains(seeds, reference, level=settings.level),
+        "users_of": personal,
+        "users": [] if own is None else describe_users(comparisons, own, pooled, reference),
+        "heterogeneity": diagnosis.heterogeneity,
+        "likes": diagnosis.likes,
+        "scan": diagnosis.scan,
         "seeds": [
             {
                 "seed": seed.seed,
@@ -90,36 +105,6 @@ def describe_data(comparisons: Comparisons) -> dict[str, object]:
     }
 
 
-def cluster_rows(seeds: Sequence[SeedResult], settings: StudySettings) -> list[dict[str, object]]:
-    """Each cluster's model and the pooled one on the same rows: its own members' test decisions, split by split.
-
-    Clusters are numbered by falling share within a split, so that cluster 1 of two splits need not be the same people.
-    """
-    rows = []
-    for seed in seeds:
-        if not len(seed.cluster) or "cluster" not in seed.test:
-            continue
-        for k in range(int(seed.cluster.max()) + 1):
-            member = seed.cluster[seed.test["pooled"].user] == k
-            if not member.any():
-                continue
-            own, pooled = seed.test["cluster"].take(member), seed.test["pooled"].take(member)
-            rows.append(
-                {
-                    "seed": seed.seed,
-                    "cluster": k + 1,
-                    "users": int((seed.cluster == k).sum()),
-                    "share": float((seed.cluster == k).sum() / (seed.cluster >= 0).sum()),
-                    "decisions": int(member.sum()),
-                    "accuracy": mean_interval(own, "accuracy", level=settings.level),
-                    "accuracy_pooled": mean_interval(pooled, "accuracy", level=settings.level),
-                    "gain_accuracy": paired_difference(own, pooled, "accuracy", level=settings.level),
-                    "gain_log_prob": paired_difference(own, pooled, "log_prob", level=settings.level),
-                }
-            )
-    return rows
-
-
 def _unknown(seeds: Sequence[SeedResult], settings: StudySettings) -> dict[str, object]:
     """What each rung gives a user it knows nothing of, on the seen users' test decisions."""
 
@@ -134,25 +119,6 @@ def _unknown(seeds: Sequence[SeedResult], settings: StudySettings) -> dict[str, 
         }
         for name in seeds[0].unknown
     }
-
-
-def _users(comparisons: Comparisons, seeds: Sequence[SeedResult], verdict: Verdict) -> list[dict[str, object]]:
-    """Who gains and who loses by the candidate, over all splits."""
-    if verdict.candidate == "pooled":
-        return []
-    gains = user_gains(
-        combine_seeds([seed.test[verdict.candidate] for seed in seeds]),
-        combine_seeds([seed.test["pooled"] for seed in seeds]),
-    )
-    return [
-        {
-            "user": comparisons.user_ids[user],
-            "decisions": int(gains.n_decisions[i]),
-            "gain_accuracy": float(gains.accuracy[i]),
-            "gain_log_prob": float(gains.log_prob[i]),
-        }
-        for i, user in enumerate(gains.user)
-    ]
 
 
 def _versions() -> dict[str, str]:

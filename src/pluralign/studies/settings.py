@@ -12,7 +12,7 @@ from pluralign.errors import ConfigError
 from pluralign.studies.ladder import LADDER, LadderSettings
 
 SPLITS = ("source", "item", "last")
-_REALS = ("test", "unseen", "level", "ridge")
+_REALS = ("test", "unseen", "level", "ridge", "worthwhile")
 COVARIANCES = ("auto", "isotropic", "diagonal", "full")
 
 
@@ -35,7 +35,10 @@ class StudySettings:
         ranks: Ranks of `basis` tried.
         covariance: Prior covariance of `individual`: "auto" is full for few features and isotropic for many.
         starts: Restarts of the clusters' EM.
-        level: Level of every interval.
+        level: Level of every interval, and one minus that of the tests.
+        worthwhile: Smallest gain in accuracy, a share, that would be worth a model for each user: the verdict is
+            "cannot tell yet" where it can be neither shown nor ruled out.
+        draws: Draws from the null of each test of whether users differ.
         seed: Where the seeds begin.
     """
 
@@ -53,6 +56,8 @@ class StudySettings:
     covariance: str = "auto"
     starts: int = 20
     level: float = 0.95
+    worthwhile: float = 0.01
+    draws: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,9 +73,10 @@ class StudySettings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if self.ridge is not None and not self.ridge >= 0:
             raise ConfigError(f"ridge is {self.ridge}; it must be at least 0")
-        if not 0 <= self.unseen < 1:
-            raise ConfigError(f"unseen is {self.unseen}; it must be at least 0 and below 1")
-        for name, least in (("seeds", 1), ("folds", 2), ("starts", 1)):
+        for name in ("unseen", "worthwhile"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        for name, least in (("seeds", 1), ("folds", 2), ("starts", 1), ("draws", 19)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -109,8 +115,11 @@ def _check_types(values: Mapping[str, object]) -> None:
     """What a YAML file may have got wrong: a number in quotes, one value where a list is asked for."""
     accepted: dict[str, tuple[Callable[[object], bool], tuple[str, ...]]] = {
         "a name": (lambda value: isinstance(value, str), ("encoder", "split", "covariance")),
-        "a whole number": (_is_whole, ("seeds", "folds", "starts", "seed")),
-        "a number": (lambda value: _is_whole(value) or isinstance(value, float), ("test", "unseen", "level")),
+        "a whole number": (_is_whole, ("seeds", "folds", "starts", "draws", "seed")),
+        "a number": (
+            lambda value: _is_whole(value) or isinstance(value, float),
+            ("test", "unseen", "level", "worthwhile"),
+        ),
         "a number, or nothing": (
             lambda value: value is None or _is_whole(value) or isinstance(value, float),
             ("ridge",),

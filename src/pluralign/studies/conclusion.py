@@ -1,0 +1,114 @@
+"""From what the splits showed to the verdict: which rung is the candidate, its gains, and what stands beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pluralign.evaluation import Interval, Table, combine_seeds, paired_difference
+from pluralign.studies.diagnosis import Diagnosis
+from pluralign.studies.groups import cluster_gains, find_losers, find_minority, stability_of
+from pluralign.studies.kept import SeedResult
+from pluralign.studies.ladder import LADDER
+from pluralign.studies.settings import StudySettings
+from pluralign.studies.verdict import SHARED, Beside, Verdict, decide
+from pluralign.types import IntArray
+
+
+def conclude(
+    seeds: Sequence[SeedResult],
+    table: Table,
+    settings: StudySettings,
+    *,
+    reference: IntArray | None = None,
+    diagnosis: Diagnosis | None = None,
+) -> Verdict:
+    """The verdict on the rung that cross-validation chose most often (the simplest of equals).
+
+    Args:
+        seeds: What each split showed.
+        table: Of the seen users.
+        settings: Of the study.
+        reference: Cluster of every user in the fit to all rows; None leaves out what a minority pays.
+        diagnosis: Whether tastes differ at all; None leaves it out.
+    """
+    candidate = voted(seeds)
+    chooser = next((seed for seed in seeds if seed.candidate == candidate), seeds[0])
+    described = {name: str(rung["described"]) for name, rung in chooser.rungs.items()}
+    beside = look_beside(seeds, settings, described, reference, diagnosis)
+    pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
+    if candidate == "pooled":
+        none = paired_difference(pooled, pooled, "log_prob", level=settings.level)
+        gain, gain_accuracy = none, none
+    else:
+        row = table[candidate]
+        gain, gain_accuracy = row.gains["log_prob"], row.gains["accuracy"]
+    over_reliability: Interval | None = None
+    if "reliability" in seeds[0].test and candidate not in SHARED:
+        over_reliability = paired_difference(
+            combine_seeds([seed.test[candidate] for seed in seeds]),
+            combine_seeds([seed.test["reliability"] for seed in seeds]),
+            "log_prob",
+            level=settings.level,
+        )
+    return decide(
+        candidate,
+        gain,
+        gain_accuracy,
+        over_reliability,
+        described,
+        beside,
+        worthwhile=settings.worthwhile,
+        level=settings.level,
+    )
+
+
+def voted(seeds: Sequence[SeedResult]) -> str:
+    """The rung that cross-validation chose in most splits, the simplest of equals."""
+    votes = Counter(seed.candidate for seed in seeds)
+    return max(LADDER, key=lambda name: (votes[name], -LADDER.index(name)))
+
+
+def look_beside(
+    seeds: Sequence[SeedResult],
+    settings: StudySettings,
+    described: Mapping[str, str],
+    reference: IntArray | None,
+    diagnosis: Diagnosis | None,
+) -> Beside:
+    """What the verdict says beside the candidate's gains."""
+    personal = best_of_taste(seeds)
+    pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
+    own = None if personal is None else combine_seeds([seed.test[personal] for seed in seeds])
+    stable = [value for seed in seeds if (value := stability_of(seed.rungs)) is not None]
+    gains = [] if reference is None else cluster_gains(seeds, reference, level=settings.level)
+    power = None if diagnosis is None else diagnosis.power
+    return Beside(
+        taste_p=None if diagnosis is None or diagnosis.tests is None else diagnosis.tests.taste.p_bootstrap,
+        personal=None if personal is None else described[personal],
+        personal_accuracy=None if own is None else paired_difference(own, pooled, "accuracy", level=settings.level),
+        detectable=None if power is None else power.detectable,
+        needed=None if power is None else power.for_one_point,
+        n_clusters=None if reference is None else int(reference.max(initial=-1)) + 1,
+        stability=float(np.mean(stable)) if stable else None,
+        minority=find_minority(gains),
+        losers=None if own is None else find_losers(own, pooled),
+    )
+
+
+def best_of_taste(seeds: Sequence[SeedResult]) -> str | None:
+    """The rung of taste that cross-validation liked best inside the training rows, over all splits; None without one.
+
+    It is the candidate where that is a rung of taste.
+    """
+    candidate = voted(seeds)
+    if candidate not in SHARED:
+        return candidate
+    found = {name: 0.0 for name in seeds[0].rungs if name not in SHARED}
+    for seed in seeds:
+        for row in seed.evidence:
+            if row["name"] in found:
+                found[row["name"]] += row["log_prob"]
+    return max(found, key=lambda name: found[name]) if found else None

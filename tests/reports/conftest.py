@@ -18,7 +18,7 @@ HOSTILE = (
     "\u202eright to left \u05d0\u05d1\u05d2 \u0627\u0644\u0639\u0631\u0628\u064a\u0629",
     "null \x00 bell \x07 escape \x1b[31m lone \ud800 surrogate \udfff, line \u2028 paragraph \u2029",
     "javascript:window.hurt=5",
-    "=HYPERLINK(\"http://example.invalid\")",
+    '=HYPERLINK("http://example.invalid")',
     LONG,
     "",
     "\n\n  \t",
@@ -52,7 +52,9 @@ def row(name: str, accuracy: float, *, control: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make(n_users: int = 60, *, answer: str = "personalise", seed: int = 0, texts: tuple[str, ...] = ()) -> dict[str, Any]:
+def make(
+    n_users: int = 60, *, answer: str = "personalise", seed: int = 0, texts: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Results of a study of `n_users` users in three clusters; `texts` take the place of every text of a user."""
     rng = np.random.default_rng(seed)
     told = iter(())

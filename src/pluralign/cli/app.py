@@ -115,6 +115,61 @@ def study(
     )
 
 
+@app.command(rich_help_panel="The main job")
+def scan(
+    data: Data,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    near: Annotated[
+        float, typer.Option(help="Overlap of two texts' runs of three words that makes them near duplicates, 0 to 1.")
+    ] = 0.8,
+    min_decisions: Annotated[int, typer.Option(help="Report users with fewer decisions than this.")] = 5,
+    max_decisions: Annotated[
+        int, typer.Option(help="Decisions that the baselines are fitted to; all else looks at every row.")
+    ] = 100_000,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where an error was found: for CI.")] = False,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """What fools a reward model here, and can these data be trusted? Run it before anything is trained.
+
+    Scores length alone, format alone, position alone and the words alone on held-out decisions; looks for signs of
+    format that tell chosen from rejected, duplicates across splits and sources, users who answer by a rule, at random
+    or the other way round, and odd labels and texts. Each finding says which rows, how bad, and what to do.
+
+    \b
+      pluralign scan rows.jsonl --column user=annotator
+      pluralign scan cobbler --path data/cobbler_rankings
+      pluralign scan rows.parquet --strict --json > scan.json
+    """
+    from pluralign.cli import commands
+
+    commands.scan(
+        commands.Source(data, path, column, option),
+        strict=strict,
+        json=json,
+        near=near,
+        min_decisions=min_decisions,
+        max_decisions=max_decisions,
+        seed=seed or 0,
+    )
+
+
+@app.command(rich_help_panel="The main job")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `study --out` wrote.")],
+    json: Json = False,
+) -> None:
+    """Write the report of a study: one page for a browser, figures for papers, and the numbers as CSV.
+
+    DIR/report.html holds all that it shows and needs no network; figures and numbers are in DIR/figures and DIR/tables.
+    """
+    from pluralign.cli import commands
+
+    commands.report(folder, json=json)
+
+
 @app.command(rich_help_panel="Steps")
 def encode(
     data: Data,

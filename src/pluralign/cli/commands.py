@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pluralign.cli.printing import print_evaluation, print_fit, print_json, print_study, stderr, stdout
+from pluralign.cli.printing import print_evaluation, print_fit, print_json, print_scan, print_study, stderr, stdout
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError
 from pluralign.evaluation import mean_interval, paired_difference, score
@@ -63,6 +63,33 @@ def study(
     print_study(result.results)
     if out is not None:
         stdout.print(f"\nresults in {out / 'results.json'}, models in {out / 'models'}", highlight=False)
+
+
+def scan(source: Source, *, strict: bool, json: bool, **settings: Any) -> None:
+    from pluralign.scans import scan as look
+
+    with _steps() as on_step:
+        on_step("read the comparisons")
+        comparisons = source.load()
+        on_step("scan")
+        found = look(comparisons, **settings)
+    if json:
+        print_json(found)
+    else:
+        print_scan(comparisons, found)
+    if strict and found.worst == "error":
+        sys.exit(1)
+
+
+def report(folder: Path, *, json: bool) -> None:
+    from pluralign.reports import write_report
+
+    page = write_report(folder)
+    found = {"report": str(page), "figures": str(folder / "figures"), "tables": str(folder / "tables")}
+    if json:
+        print_json(found)
+    else:
+        stdout.print(f"report in {page}, figures in {found['figures']}, numbers in {found['tables']}", highlight=False)
 
 
 def encode(source: Source, encoder: str, cache: Path, *, device: str, batch_size: int, json: bool) -> None:

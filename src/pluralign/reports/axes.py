@@ -51,9 +51,7 @@ def categories(names: Sequence[str], label: str = "") -> Axis:
     """Rows from the top, one for each name."""
     n = len(names)
     shown = tuple(short(name, 48) for name in names)
-    return Axis(
-        label=label, low=-0.5, high=n - 0.5, ticks=tuple(map(float, range(n))), names=shown, categories=True
-    )
+    return Axis(label=label, low=-0.5, high=n - 0.5, ticks=tuple(map(float, range(n))), names=shown, categories=True)
 
 
 def _round_step(step: float) -> float:

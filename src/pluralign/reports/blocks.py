@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
+from pluralign.reports.reading import LONGEST, clean
+
 Record = Mapping[str, object]
 Points2 = Float[np.ndarray, "points 2"]
 Points3 = Float[np.ndarray, "points 3"]
@@ -189,10 +191,15 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A paragraph. `kind`: plain, explain (what a word or a figure means), note, or missing (why a part is left out)."""
+    """A paragraph. `kind`: plain, explain (what a figure means), note, or missing (why a part is left out)."""
 
     text: str
     kind: str = "plain"
+
+
+def note(given: object) -> Text:
+    """A remark that came with the results."""
+    return Text(text=clean(given, LONGEST), kind="note")
 
 
 @dataclass(frozen=True, kw_only=True)

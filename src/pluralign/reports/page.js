@@ -10,7 +10,7 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   if (matchMedia("(max-width: 40rem)").matches) document.querySelector("nav details").open = false;
-  addEventListener("beforeprint", () => { document.querySelector("nav details").open = true; });
+  addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });
 
   function show(text, x, y) {
     tip.hidden = !text;

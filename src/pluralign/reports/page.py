@@ -163,5 +163,3 @@ def _payload(blocks: Iterator[Block]) -> dict[str, Any]:
 def _fingerprint(text: str) -> str:
     """How a content policy names a script or a style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by readers who are colour-blind; yellow last, for it is faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444", "#B8A800")
 _MARKERS = "os^Dv"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -46,7 +46,7 @@ def draw_figures(folder: Path, figures: Iterable[Chart | Cloud | Heatmap]) -> li
             for ending, options in (("png", {"dpi": 300}), ("svg", {"metadata": {"Date": None}})):
                 path = folder / f"{each.name}.{ending}"
                 with replacing(path) as temporary:
-                    figure.savefig(temporary, format=ending, bbox_inches="tight", **options)  # type: ignore[arg-type]
+                    figure.savefig(temporary, format=ending, bbox_inches="tight", **options)
                 written.append(path)
     return written
 
@@ -74,7 +74,7 @@ def _chart(axes: Axes, chart: Chart) -> None:
         match mark:
             case Spans():
                 colour = PALETTE[mark.colour % COLOURS]
-                for at, value, low, high in zip(mark.at, mark.value, mark.low, mark.high, strict=True):
+                for at, low, high in zip(mark.at, mark.low, mark.high, strict=True):
                     if math.isfinite(low) and math.isfinite(high):
                         axes.plot([low, high], [at, at], color=colour, lw=1.2, solid_capstyle="butt")
                 axes.plot(mark.value, mark.at, ls="", label=_label(mark.label), **_marker(mark.colour, mark.hollow))

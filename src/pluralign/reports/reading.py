@@ -18,6 +18,7 @@ from pluralign.errors import DataError
 
 MINUS = "\u2212"
 RESULTS = "results.json"
+LONGEST = 1200  # characters shown of one text
 # Characters that XML cannot hold, lone surrogates, and those that turn the direction of the text around them.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _SPACE = re.compile(r"\s+")
@@ -56,11 +57,15 @@ def read_results(folder: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{folder} has no {RESULTS}", hint="name the folder that `pluralign study --out` wrote") from None
+        raise DataError(
+            f"{folder} has no {RESULTS}", hint="name the folder that `pluralign study --out` wrote"
+        ) from None
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON: {error}", hint="run the study again; it goes on from what it kept") from None
+        raise DataError(
+            f"{path} is not JSON: {error}", hint="run the study again; it goes on from what it kept"
+        ) from None
     missing = [key for key in _NEEDED if not isinstance(found, Mapping) or not isinstance(found.get(key), Mapping)]
     if missing:
         raise DataError(f"{path} has no {missing[0]}", hint="it must be the results.json of `pluralign study`")
@@ -72,7 +77,9 @@ def estimate(given: object) -> Estimate | None:
     if not isinstance(given, Mapping):
         return None
     value = number(given.get("estimate"))
-    return None if value is None else Estimate(value=value, low=number(given.get("low")), high=number(given.get("high")))
+    return (
+        None if value is None else Estimate(value=value, low=number(given.get("low")), high=number(given.get("high")))
+    )
 
 
 def number(given: object) -> float | None:
@@ -135,8 +142,8 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number with thin spaces between thousands."""
-    return "–" if value is None else f"{value:,.0f}".replace(",", "\u2009")
+    """A whole number with commas between thousands."""
+    return "–" if value is None else f"{value:,.0f}".replace("-", MINUS)
 
 
 def p_value(value: float | None) -> str:

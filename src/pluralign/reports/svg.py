@@ -56,16 +56,10 @@ def draw(chart: Chart, *, narrow: bool) -> Markup:
     """One drawing of a chart."""
     width = NARROW if narrow else WIDE
     frame = _frame(chart, width, narrow)
-    height = frame.top + frame.height + (46 if chart.x.label else 30)
+    height = frame.top + frame.height + (46 if chart.x.label else 30 if chart.x.ticks else 2)
     dots = next((mark for mark in chart.marks if isinstance(mark, Dots)), None)
-    hover = Markup(' data-dots="{}" data-frame="{}"').format(
-        chart.name,
-        " ".join(
-            f"{v:g}"
-            for v in (frame.left, frame.top, frame.width, frame.height)
-            + (frame.x.low, frame.x.high, frame.y.low, frame.y.high)
-        ),
-    )
+    place = (frame.left, frame.top, frame.width, frame.height, chart.x.low, chart.x.high, chart.y.low, chart.y.high)
+    hover = Markup(' data-dots="{}" data-frame="{}"').format(chart.name, " ".join(f"{v:g}" for v in place))
     parts = [
         Markup('<svg class="chart {}" viewBox="0 0 {} {:.0f}" width="{}" role="img" aria-label="{}"{}>').format(
             "narrow" if narrow else "wide", width, height, width, chart.alt, hover if dots else ""
@@ -152,21 +146,24 @@ def _frame(chart: Chart, width: int, narrow: bool) -> _Frame:
     if y.categories:
         longest = max((len(name) for name in y.names), default=0) * _LETTER
         left = 10.0 if narrow else min(max(70.0, longest + 18), 300.0)
-        row = 52 if narrow else 34
+        row = 56 if narrow else 34
         return _Frame(x, y, left, 12, width - left - 22, row * len(y.names))
     longest = max((len(name) for name in y.names), default=0)
     left = 14 + 7.2 * longest + (0 if narrow else 20)
     top = 34 if narrow and y.label else 12
     across = width - left - 16
-    if chart.square:  # the same scale both ways, as far as the width goes
-        height = min(across * (y.high - y.low) / (x.high - x.low), 520.0)
-        across = min(across, height * (x.high - x.low) / (y.high - y.low))
-        return _Frame(x, y, left, top, across, height)
+    if chart.square:
+        side = min(width - 2.0, 480.0)
+        return _Frame(x, y, 1, 1, side, side)
     return _Frame(x, y, left, top, across, chart.height * (0.85 if narrow else 1))
 
 
 def _grid(frame: _Frame, narrow: bool) -> Iterator[Markup]:
     bottom, right = frame.top + frame.height, frame.left + frame.width
+    if not frame.x.ticks:
+        box = Markup('<rect class="box" x="{:g}" y="{:g}" width="{:g}" height="{:g}" rx="6"/>')
+        yield box.format(frame.left, frame.top, frame.width, frame.height)
+        return
     line = Markup('<path class="grid" d="{}"/>')
     yield line.format("".join(f"M{frame.across(t):.1f} {frame.top:.1f}V{bottom:.1f}" for t in frame.x.ticks))
     if not frame.y.categories:
@@ -185,9 +182,9 @@ def _labels(frame: _Frame, height: float, narrow: bool) -> Iterator[Markup]:
         if x - half >= room:  # names that would touch the one before are left out
             yield tick.format(x, bottom + 18, "middle", name)
             room = x + half + 6
-    yield Markup('<path class="axis" d="M{:.1f} {:.1f}H{:.1f}"/>').format(
-        frame.left, bottom, frame.left + frame.width
-    )
+    if not frame.x.ticks:
+        return
+    yield Markup('<path class="axis" d="M{:.1f} {:.1f}H{:.1f}"/>').format(frame.left, bottom, frame.left + frame.width)
     if frame.x.label:
         yield Markup('<text class="label" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>').format(
             frame.left + frame.width / 2, height - 8, short(frame.x.label, 52 if narrow else 100)
@@ -195,7 +192,7 @@ def _labels(frame: _Frame, height: float, narrow: bool) -> Iterator[Markup]:
     for at, name in zip(frame.y.ticks, frame.y.names, strict=True):
         y = frame.down(at)
         if frame.y.categories and narrow:
-            yield tick.format(frame.left, y - 11, "start", name)
+            yield tick.format(frame.left, y - 13, "start", short(name, 46))
         else:
             fits = int((frame.left - 16) / _LETTER)
             yield tick.format(frame.left - 9, y + 4.5, "end", short(name, max(fits, 4)))
@@ -204,9 +201,9 @@ def _labels(frame: _Frame, height: float, narrow: bool) -> Iterator[Markup]:
             yield Markup('<text class="label" x="4" y="16">{}</text>').format(short(frame.y.label, 52))
         else:
             middle = frame.top + frame.height / 2
-            yield Markup('<text class="label" transform="translate(14 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>').format(
-                middle, frame.y.label
-            )
+            yield Markup(
+                '<text class="label" transform="translate(14 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>'
+            ).format(middle, frame.y.label)
 
 
 def _mark(mark: Mark, frame: _Frame) -> Iterator[Markup]:
@@ -229,7 +226,7 @@ def _mark(mark: Mark, frame: _Frame) -> Iterator[Markup]:
 
 
 def _spans(mark: Spans, frame: _Frame) -> Iterator[Markup]:
-    lower = 0.16 if frame.left < 20 else 0  # under the name of the row, where it stands above
+    lower = 0.2 if frame.left < 20 else 0  # under the name of the row, where it stands above
     for at, value, low, high, tip in zip(mark.at, mark.value, mark.low, mark.high, mark.tips, strict=True):
         x, y = frame.across(value), frame.down(at + lower)
         whisker = ""
@@ -259,7 +256,7 @@ def _line(mark: Line, frame: _Frame) -> Iterator[Markup]:
 def _stretch(mark: Stretch, frame: _Frame) -> Iterator[Markup]:
     a, b = frame.across(mark.start), frame.across(mark.stop)
     narrow = frame.left < 20
-    y, height = frame.down(mark.at + (0.16 if narrow else 0)), 24
+    y, height = frame.down(mark.at + (0.2 if narrow else 0)), 24
     shown = mark.text if len(mark.text) * _LETTER + 8 < b - a else ""
     yield Markup(
         '<g class="mark" data-tip="{}"><rect class="s{} area" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{}"/>'
@@ -276,7 +273,9 @@ def _dots(at: Points2, group: np.ndarray) -> Iterator[Markup]:
         here, shape = at[group == k], int(k) % SHAPES
         if shape == 0:  # a point of a thick round pen
             path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in here)
-            yield Markup('<path class="s{} pen" stroke-width="{:g}" d="{}"/>').format(int(k) % COLOURS, 2 * radius, path)
+            yield Markup('<path class="s{} pen" stroke-width="{:g}" d="{}"/>').format(
+                int(k) % COLOURS, 2 * radius, path
+            )
         else:
             path = "".join(_outline(shape, x, y, radius) for x, y in here)
             yield Markup('<path class="s{} area dot" d="{}"/>').format(int(k) % COLOURS, path)

@@ -1,1 +1,1 @@
-"""The sections of the report, each from the results of a study to blocks. A part that is absent is left out by a line."""
+"""The sections of the report, each from results to blocks. In place of an absent part stands a line that says so."""

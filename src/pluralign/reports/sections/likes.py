@@ -1,4 +1,4 @@
-"""What each cluster likes: the comparisons that set it apart, with their texts, and the columns and words that differ."""
+"""What each cluster likes: the comparisons that set it apart, with their texts; columns and words that differ."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pluralign.reports import axes
-from pluralign.reports.blocks import Block, Chart, Duel, Duels, Grid, Rule, Section, Spans, Subheading, Text
-from pluralign.reports.reading import clean, count, entries, fixed, number, percent, short, signed
+from pluralign.reports.blocks import Block, Chart, Duel, Duels, Grid, Rule, Section, Spans, Subheading, Text, note
+from pluralign.reports.reading import LONGEST, clean, count, entries, fixed, number, percent, short, signed
 
-LONGEST = 1200  # characters shown of a text
 MOST_WORDS = 12
+NUMBERS = ("margin", "margin_others", "observed", "n_observed", "observed_others", "n_observed_others")
 
 
 def likes(results: dict[str, Any]) -> Section:
@@ -19,19 +19,44 @@ def likes(results: dict[str, Any]) -> Section:
     blocks: list[Block] = []
     for row in entries(results.get("likes")):
         blocks += _cluster(row)
+    blocks += _apart(entries(results.get("users_apart")))
     return Section(
         anchor="likes",
         title="What each cluster likes",
         lead="The decisions on which a cluster parts from the others, in the words that users saw.",
-        blocks=tuple(blocks) or (Text(text="Left out: there are no clusters, or nothing sets them apart.", kind="missing"),),
+        blocks=tuple(blocks)
+        or (Text(text="Left out: there are no clusters, or nothing sets them apart.", kind="missing"),),
+    )
+
+
+def _apart(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
+    """Single users whose weights stand apart from everybody's."""
+    if not rows:
+        return
+    yield Subheading(text="Users who stand apart")
+    yield Grid(
+        name="users-apart",
+        caption="Users whose choices follow what the others' do not, or run against it.",
+        header=("User", "Decisions", "How"),
+        numeric=(False, True, False),
+        rows=[
+            (short(row.get("user"), 60), count(number(row.get("n_decisions"))), clean(row.get("detail"), 300))
+            for row in rows
+        ],
+        records=[
+            {
+                "user": clean(row.get("user")),
+                "decisions": number(row.get("n_decisions")),
+                "detail": clean(row.get("detail")),
+            }
+            for row in rows
+        ],
     )
 
 
 def _cluster(row: dict[str, Any]) -> Iterator[Block]:
     k = clean(row.get("cluster"))
-    yield Subheading(
-        text=f"Cluster {k}: {count(number(row.get('users')))} users, {percent(number(row.get('share')))}"
-    )
+    yield Subheading(text=f"Cluster {k}: {count(number(row.get('users')))} users, {percent(number(row.get('share')))}")
     columns = [each for each in entries(row.get("columns")) if number(each.get("difference")) is not None]
     if columns:
         yield _columns(k, columns)
@@ -42,7 +67,7 @@ def _cluster(row: dict[str, Any]) -> Iterator[Block]:
     if duels:
         yield _duels(k, duels)
     if row.get("note"):
-        yield Text(text=clean(row["note"]), kind="note")
+        yield note(row["note"])
     if not (columns or words or duels):
         yield Text(text="Nothing sets this cluster apart.", kind="missing")
 
@@ -89,8 +114,8 @@ def _words(k: str, rows: Sequence[dict[str, Any]]) -> Grid:
     ends = rows if len(rows) <= 2 * MOST_WORDS else rows[:MOST_WORDS] + rows[-MOST_WORDS:]
     return Grid(
         name=f"likes-{_part_of_a_file(k)}-words",
-        caption="Words commoner in what this cluster prefers (above 0) or turns down (below 0) than among the others. z: "
-        "the log of the ratio of odds over its standard error; beyond ±3 it is rarely chance.",
+        caption="Words commoner in what this cluster prefers (above 0) or turns down (below 0) than among the others. "
+        "z: the log of the ratio of odds over its standard error; beyond ±3 it is rarely chance.",
         header=("Word", "Log of the ratio of odds", "z"),
         numeric=(False, True, True),
         rows=[
@@ -120,7 +145,7 @@ def _duels(k: str, rows: Sequence[dict[str, Any]]) -> Duels:
         records=[
             {"cluster": k}
             | {key: clean(row.get(key)) for key in ("prompt", "preferred", "other")}
-            | {key: number(row.get(key)) for key in ("margin", "margin_others", "observed")}
+            | {key: number(row.get(key)) for key in NUMBERS}
             for row in rows
         ],
     )
@@ -133,7 +158,13 @@ def _facts(row: dict[str, Any]) -> Iterator[str]:
     if others is not None:
         yield f"the others with {fixed(_chance(others), 2)}"
     if (observed := number(row.get("observed"))) is not None:
-        yield f"{percent(observed)} of the members who were asked chose it"
+        asked = number(row.get("n_observed"))
+        yield f"members chose it {percent(observed)} of the time" + (
+            "" if asked is None else f" ({count(asked)} decisions)"
+        )
+    if (observed := number(row.get("observed_others"))) is not None:
+        asked = number(row.get("n_observed_others"))
+        yield f"others {percent(observed)}" + ("" if asked is None else f" ({count(asked)})")
 
 
 def _chance(margin: float) -> float:

@@ -13,9 +13,9 @@ from pluralign.reports.blocks import (
     Block,
     Chart,
     Dots,
+    Glossary,
     Grid,
     Line,
-
     Rule,
     Section,
     Spans,
@@ -48,6 +48,10 @@ RUNGS = {
     "basis": "a reward per user, in a few shared directions of taste",
     "individual": "a reward per user, drawn towards the shared one",
 }
+CONTROLS = (
+    ("control: another user's", "the model above it, but each user is predicted with a random other user's part of it"),
+    ("control: random clusters", "clusters of the same sizes as in the model above it, their members drawn at random"),
+)
 EVIDENCE = "log-probability, nats per decision"
 SHOWN_USERS = 10  # at either end of the table of gains
 
@@ -61,15 +65,10 @@ def ladder(results: dict[str, Any]) -> Section:
     if gains:
         blocks.append(_gains_chart(gains))
     blocks.append(_ladder_table(results, rows, chosen))
-    words = [f"{name}: {RUNGS[name]}" for row in rows if (name := row.get("name")) in RUNGS]
-    blocks.append(Text(text="The models. " + "; ".join(words) + ".", kind="explain"))
+    names = {row.get("name") for row in rows}
+    blocks.append(Glossary(words=tuple((name, words) for name, words in RUNGS.items() if name in names) + CONTROLS))
     blocks.append(
-        Text(
-            text="The controls. another user's: each user is predicted with a random other user's model, so what is left "
-            "of the gain is not personal. random clusters: clusters of the same sizes with members drawn at random. A "
-            "gain is believed where the model is clear of 0 and its controls are not.",
-            kind="explain",
-        )
+        Text(text="A gain is personal where the model stands clear of 0 and its controls do not.", kind="explain")
     )
     return Section(
         anchor="ladder",
@@ -80,7 +79,7 @@ def ladder(results: dict[str, Any]) -> Section:
 
 
 def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
-    names = [clean(row.get("name")) for row, _ in gains]
+    names = [_name(row) for row, _ in gains]
     marks = []
     for control, colour, label in ((False, 0, "model"), (True, 1, "control")):
         at = [i for i, (row, _) in enumerate(gains) if bool(row.get("control")) == control]
@@ -91,7 +90,10 @@ def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
                     value=[gains[i][1].value for i in at],
                     low=[_finite(gains[i][1].low) for i in at],
                     high=[_finite(gains[i][1].high) for i in at],
-                    tips=[f"{short(names[i])}: {span(gains[i][1], 1, sign=True, factor=100)} points" for i in at],
+                    tips=[
+                        f"{short(gains[i][0].get('name'))}: {span(gains[i][1], 1, sign=True, factor=100)} points"
+                        for i in at
+                    ],
                     colour=colour,
                     hollow=control,
                     label=label,
@@ -106,18 +108,24 @@ def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
         alt=f"Forest plot of {len(gains)} gains over the pooled reward. Largest: {short(best[0].get('name'))}, "
         f"{span(best[1], 1, sign=True, factor=100)} points.",
         x=axes.numbers(ends, "points of accuracy over one reward for all", factor=100, include=(0,)),
-        y=axes.categories([f"  {name}" if row.get("control") else name for name, (row, _) in zip(names, gains, strict=True)]),
+        y=axes.categories(names),
         marks=(Rule(at=0, dashed=False), *marks),
         records=[
             {
-                "model": name,
+                "model": clean(row.get("name")),
                 "control": bool(row.get("control")),
                 **flat("gain_accuracy", gain),
                 **flat("gain_log_prob", estimate(part(row, "gains").get("log_prob"))),
             }
-            for name, (row, gain) in zip(names, gains, strict=True)
+            for row, gain in gains
         ],
     )
+
+
+def _name(row: dict[str, Any]) -> str:
+    """A model's name; a control stands below its model, whose name it need not repeat."""
+    name = clean(row.get("name"))
+    return f"control: {name.partition(', ')[2] or name}" if row.get("control") else name
 
 
 def _ladder_table(results: dict[str, Any], rows: Sequence[dict[str, Any]], chosen: object) -> Grid:
@@ -131,14 +139,14 @@ def _ladder_table(results: dict[str, Any], rows: Sequence[dict[str, Any]], chose
         p = number(row.get("p_adjusted"))
         shown.append(
             (
-                name + (f" ({settings[name]})" if settings.get(name) else ""),
+                (name.partition(", ")[2] if row.get("control") else name)
+                + (f" ({settings[name]})" if settings.get(name) else ""),
                 span(accuracy),
                 span(gain, 1, sign=True, factor=100),
                 span(nats, 3, sign=True),
                 p_value(p),
                 "–" if users is None else f"{fixed(users)} ± {fixed(sd)}",
                 fixed(number(scores.get("worst_decile"))),
-                fixed(None if loss is None else -loss),
             )
         )
         records.append(
@@ -158,11 +166,11 @@ def _ladder_table(results: dict[str, Any], rows: Sequence[dict[str, Any]], chose
         )
     return Grid(
         name="ladder-table",
-        caption="The ladder. Bold: what the verdict would train. Grey: controls. p: of the gain in nats, corrected (Holm) "
-        "for the number of models. Users: mean and standard deviation of users' own accuracies. Worst tenth: accuracy "
-        "of the tenth of users served worst. Log-prob: of what was chosen, in nats.",
-        header=("Model", "Accuracy", "Gain, points", "Gain, nats", "p", "Users ± SD", "Worst tenth", "Log-prob"),
-        numeric=(False, *(True,) * 7),
+        caption="The ladder. Bold: what the verdict would train. Grey: controls. p: of the gain in nats, corrected "
+        "(Holm) for the number of models. Users: mean and standard deviation of users' own accuracies. Worst tenth: "
+        "accuracy of the tenth of users served worst.",
+        header=("Model", "Accuracy", "Gain, points", "Gain, nats", "p", "Users ± SD", "Worst tenth"),
+        numeric=(False, *(True,) * 6),
         rows=shown,
         records=records,
         strong=frozenset(i for i, row in enumerate(rows) if row.get("name") == chosen),
@@ -244,13 +252,14 @@ def _curves(seeds: Sequence[dict[str, Any]], rung: str, key: str, label: str) ->
             }
             for row in rows
         ]
-    shown = ", ".join(f"{each:.3g}" for each in picked if each is not None)
+    found = [f"{each:.3g}" for each in picked if each is not None]
+    shown = found[0] + (" in every split" if len(found) > 1 else "") if len(set(found)) == 1 else ", ".join(found)
     yield Subheading(text=f"{rung}: {label}")
     yield Chart(
         name=f"choice-{rung}",
         caption=f"Cross-validated log-probability by {label}; higher is better. Whiskers: standard error of the "
         f"difference to the best. Chosen: {shown or 'none'}, the simplest within one standard error of the best.",
-        alt=f"Curve of cross-validated log-probability over {label} tried: {', '.join(names)}. Chosen: {shown or 'none'}.",
+        alt=f"Cross-validated log-probability over {label} tried: {', '.join(names)}. Chosen: {shown or 'none'}.",
         x=axes.places(names, label),
         y=axes.numbers([end for line in lines for end in (*(line.low or ()), *(line.high or ()))], EVIDENCE),
         marks=tuple(lines),
@@ -279,9 +288,9 @@ def _stability(rows: Sequence[dict[str, Any]], names: Sequence[str], place: dict
             )
     return Chart(
         name="stability",
-        caption="Stability: the adjusted Rand index, which is 1 where the same users fall together each time and 0 where "
-        "they do so by chance. Restarts: the same data from other starting points. Halves: two halves of each user's "
-        "decisions, clustered apart.",
+        caption="Stability: the adjusted Rand index, which is 1 where the same users fall together each time and 0 "
+        "where they do so by chance. Restarts: the same data from other starting points. Halves: two halves of each "
+        "user's decisions, clustered apart.",
         alt="Stability of the clusters by their number: "
         + "; ".join(f"K {row['n_clusters']:g} restarts {fixed(row['restart_agreement'], 2)}" for row in rows)
         + ".",
@@ -360,7 +369,9 @@ def _user_blocks(users: list[dict[str, Any]], candidate: str) -> Iterator[Block]
     ends = users if n <= 2 * SHOWN_USERS else users[:SHOWN_USERS] + users[-SHOWN_USERS:]
     yield Grid(
         name="user-gains-ends",
-        caption="All users." if len(ends) == n else f"The {SHOWN_USERS} users who lose most and the {SHOWN_USERS} who gain most.",
+        caption="All users."
+        if len(ends) == n
+        else f"The {SHOWN_USERS} users who lose most and the {SHOWN_USERS} who gain most.",
         header=("User", "Decisions", "Gain, nats", "Gain, points"),
         numeric=(False, True, True, True),
         rows=[
@@ -444,8 +455,8 @@ def _cluster_blocks(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
         )
     yield Grid(
         name="clusters",
-        caption="Each cluster's members on their own held-out decisions. Clusters are numbered by size within a split, so "
-        "that cluster 1 of two splits need not be the same people.",
+        caption="Each cluster's members on their own held-out decisions. Clusters are numbered by size within a "
+        "split, so that cluster 1 of two splits need not be the same people.",
         header=("Cluster", "Users", "Share", "Own reward", "One for all", "Gain, points", "Gain, nats"),
         numeric=(False, *(True,) * 6),
         rows=shown,
@@ -474,9 +485,10 @@ def few_shot(results: dict[str, Any]) -> Section:
 def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) -> Iterator[Block]:
     sizes = [clean(each.get("n_context")) for each in tables]
     names = list(dict.fromkeys(row.get("name") for each in tables for row in entries(each.get("rows"))))
+    candidate = part(results, "verdict").get("candidate")
     lines, records, shown, ends = [], [], [], []
     for k, name in enumerate(names):
-        found = []
+        found, whiskers = [], name in (candidate, "pooled")
         for i, each in enumerate(tables):
             row = next((row for row in entries(each.get("rows")) if row.get("name") == name), {})
             accuracy, gain = estimate(row.get("accuracy")), estimate(part(row, "gains").get("log_prob"))
@@ -490,25 +502,27 @@ def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) 
         known = [(i, accuracy) for i, accuracy, _ in found if accuracy is not None]
         lines.append(
             Line(
-                x=[i + 0.05 * (k - (len(names) - 1) / 2) for i, _ in known],
+                x=[i + 0.03 * (k - (len(names) - 1) / 2) for i, _ in known],
                 y=[accuracy.value for _, accuracy in known],
-                low=[_finite(accuracy.low) for _, accuracy in known],
-                high=[_finite(accuracy.high) for _, accuracy in known],
+                low=[_finite(accuracy.low) for _, accuracy in known] if whiskers else None,
+                high=[_finite(accuracy.high) for _, accuracy in known] if whiskers else None,
                 tips=[f"{short(name)}, {sizes[i]} decisions: {span(accuracy)}" for i, accuracy in known],
                 colour=k,
                 dashed=name == "pooled",
                 label=clean(name),
             )
         )
-        ends += [end for _, a in known for end in (a.value, _finite(a.low), _finite(a.high))]
+        ends += [
+            end for _, a in known for end in ((a.value, _finite(a.low), _finite(a.high)) if whiskers else (a.value,))
+        ]
         shown.append((clean(name), *(span(accuracy) for _, accuracy, _ in found)))
     users = number(part(entries(tables[0].get("rows"))[0], "scores").get("n_users"))
-    candidate = part(results, "verdict").get("candidate")
     yield Chart(
         name="few-shot",
-        caption=f"Accuracy for {count(users)} users kept out of training, by how many decisions of their own the model was "
-        "told. The same test decisions at every point; whiskers are intervals. At 0 the model knows nothing of the user. "
-        "pooled, dashed, is what personalising must beat.",
+        caption=f"Accuracy for {count(users)} users kept out of training, by how many decisions of their own the model "
+        "was told. The same test decisions at every point. At 0 the model knows nothing of the user. pooled, dashed, is "
+        "what personalising must beat. Whiskers: intervals, of pooled and of what cross-validation chose; the table has "
+        "all.",
         alt="Accuracy for unseen users by decisions known: "
         + "; ".join(f"{row[0]} from {row[1]} to {row[-1]}" for row in shown if row[0] in (candidate, "pooled"))
         + ".",
@@ -531,5 +545,3 @@ def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) 
 
 def _finite(value: float | None) -> float:
     return math.nan if value is None else value
-
-

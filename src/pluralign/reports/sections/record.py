@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pluralign.reports import axes
-from pluralign.reports.blocks import Block, Chart, Finding, Findings, Glossary, Grid, Rule, Section, Spans, Text
+from pluralign.reports.blocks import Block, Chart, Finding, Findings, Glossary, Grid, Rule, Section, Spans, Text, note
 from pluralign.reports.reading import (
+    LONGEST,
     Estimate,
     clean,
     count,
@@ -60,7 +61,7 @@ def scan(results: dict[str, Any]) -> Section:
         blocks += _baselines(entries(found.get("baselines")), results)
         scanned = number(found.get("n_rows_scanned"))
         if scanned is not None:
-            blocks.append(Text(text=f"{count(scanned)} rows were looked at. {clean(found.get('note'))}".strip(), kind="note"))
+            blocks.append(note(f"{count(scanned)} rows were looked at. {clean(found.get('note'))}".strip()))
     else:
         blocks.append(Text(text="Left out: the data were not scanned.", kind="missing"))
     return Section(
@@ -78,16 +79,18 @@ def _findings(rows: list[dict[str, Any]]) -> Findings:
             Finding(
                 severity=severity if (severity := clean(row.get("severity"))) in SEVERITIES else "note",
                 name=short(row.get("name"), 60),
-                message=clean(row.get("message"), 1200),
-                advice=clean(row.get("advice"), 1200),
+                message=clean(row.get("message"), LONGEST),
+                advice=clean(row.get("advice"), LONGEST),
                 facts=tuple(_facts(row)),
             )
             for row in rows
         ),
         records=[
-            {key: clean(row.get(key)) for key in ("name", "severity", "message", "advice")}
-            | {"count": number(row.get("count"))}
-            | flat("accuracy", estimate(row.get("accuracy")))
+            {
+                **{key: clean(row.get(key)) for key in ("name", "severity", "message", "advice")},
+                "count": number(row.get("count")),
+                **flat("accuracy", estimate(row.get("accuracy"))),
+            }
             for row in rows
         ],
     )
@@ -115,16 +118,17 @@ def _baselines(rows: list[dict[str, Any]], results: dict[str, Any]) -> Iterator[
     ladder = {row.get("name"): row for row in entries(part(results, "ladder").get("rows"))}
     if pooled := estimate(part(ladder, "pooled").get("accuracy")):
         given.append(("pooled reward, for comparison", pooled, 0, ""))
+    chance = number(rows[0].get("chance")) or 0.5
     ends = [end for _, e, _, _ in given for end in (e.value, _or_nan(e.low), _or_nan(e.high))]
     yield Chart(
         name="shallow-rules",
-        caption="What a rule that never reads the text scores: by length alone, format alone, position alone. A rule that "
-        "comes near the reward model is a leak, or all that the reward has learnt.",
+        caption="What a rule that never reads the text scores: by length alone, format alone, position alone. A rule "
+        "that comes near the reward model is a leak, or all that the reward has learnt.",
         alt="; ".join(f"{short(name)} {span(each)}" for name, each, _, _ in given) + ".",
-        x=axes.numbers(ends, "accuracy", include=(0.5,)),
+        x=axes.numbers(ends, "accuracy", include=(chance,)),
         y=axes.categories([name for name, _, _, _ in given]),
         marks=(
-            Rule(at=0.5, label="a coin"),
+            Rule(at=chance, label="guessing"),
             *(
                 Spans(
                     at=at,
@@ -139,11 +143,11 @@ def _baselines(rows: list[dict[str, Any]], results: dict[str, Any]) -> Iterator[
                 if (at := [i for i, each in enumerate(given) if each[2] == colour])
             ),
         ),
-        records=[{"rule": name} | flat("accuracy", each) | {"message": message} for name, each, _, message in given],
+        records=[{"rule": name, **flat("accuracy", each), "message": message} for name, each, _, message in given],
     )
     for name, _, _, message in given:
         if message:
-            yield Text(text=f"{name}: {message}", kind="note")
+            yield note(f"{name}: {message}")
 
 
 def settings(results: dict[str, Any]) -> Section:
@@ -156,7 +160,7 @@ def settings(results: dict[str, Any]) -> Section:
     facts += [(f"decisions per user, {key}", per_user.get(key)) for key in ("median", "min", "max")]
     blocks: list[Block] = [
         _pairs("data", "The data.", facts),
-        *(Text(text=clean(each.get("message")), kind="note") for each in entries(data.get("findings"))),
+        *(note(each.get("message")) for each in entries(data.get("findings"))),
         _pairs("settings", "Settings of the study.", list(_flattened(part(results, "settings")))),
         _pairs("encoder", "Encoder: what turned responses into features.", list(_flattened(part(results, "encoder")))),
         _pairs(
@@ -169,8 +173,8 @@ def settings(results: dict[str, Any]) -> Section:
             ],
         ),
         Text(
-            text="Every figure of this page is in figures/ as PNG and SVG, and its numbers are in tables/ as CSV, beside "
-            "this file. The page itself needs neither, nor a network.",
+            text="Every figure of this page is in figures/ as PNG and SVG, and its numbers are in tables/ as CSV, "
+            "beside this file. The page itself needs neither, nor a network.",
             kind="note",
         ),
     ]

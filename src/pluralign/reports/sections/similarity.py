@@ -10,7 +10,21 @@ import numpy as np
 
 from pluralign.heterogeneity.similarity import order_users
 from pluralign.reports import axes
-from pluralign.reports.blocks import Axis, Block, Chart, Cloud, Dots, Grid, Heatmap, Line, Rule, Section, Spans, Text
+from pluralign.reports.blocks import (
+    Axis,
+    Block,
+    Chart,
+    Cloud,
+    Dots,
+    Grid,
+    Heatmap,
+    Line,
+    Rule,
+    Section,
+    Spans,
+    Text,
+    note,
+)
 from pluralign.reports.reading import (
     clean,
     count,
@@ -38,9 +52,10 @@ def similarity(results: dict[str, Any]) -> Section:
     return Section(
         anchor="similarity",
         title="Are users alike?",
-        lead="The likeness of any two users' own rewards, beside what random vectors show: they too have cosines near 0.8 "
-        "when there are few decisions or few dimensions.",
-        blocks=tuple(blocks) or (Text(text="Left out: the results hold no similarities between users.", kind="missing"),),
+        lead="The likeness of any two users' own rewards, beside what random vectors show: they too have cosines near "
+        "0.8 when there are few decisions or few dimensions.",
+        blocks=tuple(blocks)
+        or (Text(text="Left out: the results hold no similarities between users.", kind="missing"),),
     )
 
 
@@ -76,7 +91,7 @@ def _similarity(found: dict[str, Any]) -> Iterator[Block]:
         )
     yield from _split_half(part(found, "split_half"))
     if found.get("note"):
-        yield Text(text=clean(found["note"]), kind="note")
+        yield note(found["note"])
 
 
 def _null_matrix(found: dict[str, Any], group: np.ndarray) -> tuple[np.ndarray | None, str]:
@@ -94,11 +109,11 @@ def _null_matrix(found: dict[str, Any], group: np.ndarray) -> tuple[np.ndarray |
     unit = rng.normal(size=(len(group), max(int(width), 1)))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     unit = unit[order_users(unit, group, len(group), rng)]
-    return (
-        unit @ unit.T,
-        f"Right: as many random vectors in {count(width)} dimensions, in groups of the same sizes and ordered in the same "
-        "way. What both show is chance.",
+    beside = (
+        f"Right: as many random vectors in {count(width)} dimensions, in groups of the same sizes and ordered in the "
+        "same way. What both show is chance."
     )
+    return unit @ unit.T, beside
 
 
 def _extremes(kept: Sequence[tuple[str, str, float]], nulls: dict[str, dict[str, Any]]) -> Chart:
@@ -108,11 +123,11 @@ def _extremes(kept: Sequence[tuple[str, str, float]], nulls: dict[str, dict[str,
     for k, (name, label) in enumerate(
         (("null", "null: users dealt anew"), ("isotropic", "null: random directions")), start=1
     ):
-        bounds = [nulls[name].get(key) for key, _, _ in kept]
-        at = [i for i, each in enumerate(bounds) if isinstance(each, list) and len(each) == 3 and None not in each]
-        if not at:
+        bounds = {i: each for i, (key, _, _) in enumerate(kept) if (each := _bounds(nulls[name].get(key)))}
+        if not bounds:
             continue
-        low, middle, high = ([float(bounds[i][j]) for i in at] for j in range(3))
+        at = list(bounds)
+        low, middle, high = ([bounds[i][j] for i in at] for j in range(3))
         ends += [*low, *high]
         marks.append(
             Spans(
@@ -145,14 +160,20 @@ def _extremes(kept: Sequence[tuple[str, str, float]], nulls: dict[str, dict[str,
     )
     return Chart(
         name="similarity-null",
-        caption="Cosines of these users (filled) beside those of two nulls (hollow; whiskers: 5 to 95 % of draws). Inside "
-        "a null's range an extreme cosine means nothing.",
+        caption="Cosines of these users (filled) beside those of two nulls (hollow; whiskers: 5 to 95 % of draws). "
+        "Inside a null's range an extreme cosine means nothing.",
         alt="; ".join(words) + ".",
         x=axes.numbers(ends, "cosine", include=(0,)),
         y=axes.categories([label for _, label, _ in kept]),
         marks=tuple(marks),
         records=records,
     )
+
+
+def _bounds(given: object) -> list[float]:
+    """Three quantiles; empty where they are not there."""
+    found = [each for each in map(number, given if isinstance(given, list) else []) if each is not None]
+    return found if len(found) == 3 else []
 
 
 def _split_half(found: dict[str, Any]) -> Iterator[Block]:
@@ -168,7 +189,11 @@ def _split_half(found: dict[str, Any]) -> Iterator[Block]:
         text=f"Split halves: a user's reward from half the decisions and from the other half have a mean cosine of "
         f"{span(mean, 2)}{beside}{shown}. 1: each user's taste is measured without noise; near the other users': the "
         "measurements tell users apart no better than chance."
-        + ("" if reliability is None else f" Reliability of all decisions together: {fixed(reliability, 2)} (Spearman-Brown).")
+        + (
+            ""
+            if reliability is None
+            else f" Reliability of all decisions together: {fixed(reliability, 2)} (Spearman-Brown)."
+        )
     )
     if each:
         share = [(i + 0.5) / len(each) for i in range(len(each))]
@@ -194,7 +219,7 @@ def projection(results: dict[str, Any]) -> Section:
     names = [short(each, 60) for each in found.get("user") or []]
     two, three = _matrix(found.get("two")), _matrix(found.get("three"))
     group, labels = groups(found.get("cluster"), len(names))
-    n, sizes = len(labels), np.bincount(group, minlength=len(labels)) if len(names) else []
+    n, sizes = len(labels), np.bincount(group, minlength=len(labels))
     tips = [f"{name}, {labels[k]}" for name, k in zip(names, group, strict=True)]
     labels = tuple(f"{label} ({count(int(size))} users)" for label, size in zip(labels, sizes, strict=False))
     method, near = clean(found.get("method")) or "t-SNE", number(found.get("perplexity"))
@@ -209,8 +234,8 @@ def projection(results: dict[str, Any]) -> Section:
                 "between far groups, and the axes, mean nothing. Such maps show groups in noise too: believe the "
                 "tests and the stability, not the picture.",
                 alt=f"Map of {len(names)} users coloured by {n} clusters.",
-                x=_bare(two[:, 0]),
-                y=_bare(two[:, 1]),
+                x=_bare(two, 0),
+                y=_bare(two, 1),
                 marks=(Dots(xy=two, group=group, tips=tips, labels=labels),),
                 records=[
                     {"user": clean(u), "cluster": name, "x": float(x), "y": float(y)}
@@ -236,7 +261,7 @@ def projection(results: dict[str, Any]) -> Section:
             )
         )
     if found.get("note"):
-        blocks.append(Text(text=clean(found["note"]), kind="note"))
+        blocks.append(note(found["note"]))
     if not blocks:
         blocks.append(Text(text="Left out: the results hold no map of users.", kind="missing"))
     blocks += _covariates(entries(part(results, "heterogeneity").get("covariates")))
@@ -250,9 +275,21 @@ def projection(results: dict[str, Any]) -> Section:
 
 def _covariates(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
     if not rows:
-        yield Text(text="Left out: what clusters go with; users carry no covariates, or none was tried.", kind="missing")
+        yield Text(
+            text="Left out: what clusters go with; users carry no covariates, or none was tried.", kind="missing"
+        )
         return
-    keys = ("covariate", "kind", "against", "name_of_statistic", "statistic", "p_value", "p_adjusted", "n_users", "detail")
+    keys = (
+        "covariate",
+        "kind",
+        "against",
+        "name_of_statistic",
+        "statistic",
+        "p_value",
+        "p_adjusted",
+        "n_users",
+        "detail",
+    )
     yield Grid(
         name="covariates",
         caption="What is known of users (age, country, expertise ...) and whether clusters or tastes go with it. "
@@ -277,11 +314,11 @@ def _covariates(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
     )
 
 
-def _bare(values: np.ndarray) -> Axis:
-    """An axis without ticks, for a map whose units mean nothing."""
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    margin = 0.04 * (high - low) + 1e-9
-    return Axis(label="", low=low - margin, high=high + margin, ticks=(), names=())
+def _bare(places: np.ndarray, axis: int) -> Axis:
+    """An axis without ticks, for a map whose units mean nothing; both are of one length: the map is square."""
+    low, high = places.min(0), places.max(0)
+    middle, half = float((low + high)[axis] / 2), 0.53 * float((high - low).max()) + 1e-9
+    return Axis(label="", low=middle - half, high=middle + half, ticks=(), names=())
 
 
 def _matrix(given: object) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pluralign.reports import axes
-from pluralign.reports.blocks import Block, Chart, Grid, Line, Rule, Section, Spans, Stretch, Subheading, Text
+from pluralign.reports.blocks import Block, Chart, Grid, Line, Rule, Section, Spans, Stretch, Subheading, Text, note
 from pluralign.reports.reading import (
     Estimate,
     clean,
@@ -79,11 +79,9 @@ def _tests(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
             (
                 question,
                 answer,
-                fixed(number(test.get("effect")), 4),
+                fixed(number(test.get("effect")), 2),
                 p_value(p[0]),
                 p_value(p[1]),
-                fixed(number(test.get("statistic")), 1),
-                fixed(number(test.get("expected")), 1),
             )
         )
         names = ("statistic", "expected", "effect", "p_bootstrap", "p_permutation", "n_draws", "n_permuted")
@@ -94,17 +92,17 @@ def _tests(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
         return
     yield Grid(
         name="tests",
-        caption="Score tests. Each asks whether users' decisions stray from one shared reward further than chance would "
-        "carry them. p (simulated): the chance of a statistic as large if everybody were alike, from data drawn anew "
-        "under one reward. p (permuted): the same from exchanging users who answered the same sources; a dash where they "
-        "share none. Answer: yes where every p is below 0.05.",
-        header=("Question", "Answer", "Effect", "p (simulated)", "p (permuted)", "Statistic", "Expected"),
-        numeric=(False, False, *(True,) * 5),
+        caption="Score tests. Each asks whether users' decisions stray from one shared reward further than chance "
+        "would carry them. p (simulated): the chance of a statistic as large if everybody were alike, from data drawn "
+        "anew under one reward. p (permuted): the same from exchanging users who answered the same sources; a dash "
+        "where they share none. Answer: yes where every p is below 0.05.",
+        header=("Question", "Answer", "Size", "p (simulated)", "p (permuted)"),
+        numeric=(False, False, *(True,) * 3),
         rows=shown,
         records=records,
     )
-    for note in notes:
-        yield Text(text=note, kind="note")
+    for each in notes:
+        yield note(each)
 
 
 def _components(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
@@ -118,9 +116,14 @@ def _components(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Bloc
         stop = start + max(each.value, 0)
         bars.append(
             Stretch(
-                at=0, start=start, stop=stop, colour=colour, text=percent(each.value), label=label,
+                at=0,
+                start=start,
+                stop=stop,
+                colour=colour,
+                text=percent(each.value),
+                label=label,
                 tip=f"{label}: {_percents(each)}",
-            )  # fmt: skip
+            )
         )
         start = stop
     yield Chart(
@@ -131,8 +134,14 @@ def _components(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Bloc
         x=axes.numbers((0, max(start, 1)), "share of the disagreement, %", factor=100),
         y=axes.categories(["all disagreement"]),
         marks=tuple(bars),
-        records=[{"part": name} | flat("share", each) for name, _, _, each in kept]
-        + [{"part": "disagreement"} | flat("share", between), {"part": "self_disagreement"} | flat("share", within)],
+        records=[
+            {"part": name, **flat("share", each)}
+            for name, each in (
+                *((name, each) for name, _, _, each in kept),
+                ("disagreement", between),
+                ("self_disagreement", within),
+            )
+        ],
     )
     yield Grid(
         name="components-table",
@@ -142,8 +151,11 @@ def _components(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Bloc
         rows=[(label, _percents(each)) for _, label, _, each in kept],
         records=[],
     )
-    how = {"repeats": "Measured on decisions that users repeated.", "model": "From the fitted models: nobody repeated a decision."}
-    yield Text(text=" ".join(filter(None, (how.get(clean(found.get("source"))), clean(found.get("note"))))), kind="note")
+    how = {
+        "repeats": "Measured on decisions that users repeated.",
+        "model": "From the fitted models: nobody repeated a decision.",
+    }
+    yield note(" ".join(filter(None, (how.get(clean(found.get("source"))), clean(found.get("note"))))))
 
 
 def _percents(given: Estimate | None) -> str:
@@ -189,10 +201,10 @@ def _ceiling(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
             for colour, label in labels.items()
             if (at := [i for i, each in enumerate(kept) if each[2] == colour])
         ),
-        records=[{"quantity": name} | flat("share", each) for name, each, _ in kept],
+        records=[{"quantity": name, **flat("share", each)} for name, each, _ in kept],
     )
     if found.get("note"):
-        yield Text(text=clean(found["note"]), kind="note")
+        yield note(found["note"])
 
 
 def _or_nan(value: float | None) -> float:
@@ -206,13 +218,17 @@ def _power(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
         if (gain := number(each.get("gain"))) is not None and (power := number(each.get("power"))) is not None
     ]
     detectable = number(found.get("detectable"))
-    gain = estimate(part(results, "verdict").get("gain_accuracy"))
+    measured = estimate(part(results, "verdict").get("gain_accuracy"))
     if curve:
         marks: list[Rule | Line] = [Rule(at=0.8, upright=False, label="probability 0.8")]
         extra = []
-        if gain is not None and gain.value > 0 and part(results, "verdict").get("candidate") != "pooled":
-            marks.append(Rule(at=100 * gain.value, dashed=False, label="gain measured here"))
-            extra.append(100 * gain.value)
+        if (
+            measured is not None
+            and 0 < 100 * measured.value < 1.3 * curve[-1][0]
+            and part(results, "verdict").get("candidate") != "pooled"
+        ):
+            marks.append(Rule(at=100 * measured.value, dashed=False, label="gain measured here"))
+            extra.append(100 * measured.value)
         marks.append(
             Line(
                 x=[g for g, _ in curve],
@@ -253,7 +269,9 @@ def _power(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
                 )
                 for row in needed
             ],
-            records=[{key: number(row.get(key)) for key in ("gain", "n_users", "n_decisions", "power")} for row in needed],
+            records=[
+                {key: number(row.get(key)) for key in ("gain", "n_users", "n_decisions", "power")} for row in needed
+            ],
         )
     if found.get("note"):
-        yield Text(text=clean(found["note"]), kind="note")
+        yield note(found["note"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from pluralign.reports.blocks import Block, Headline, Section, Text, Tile
 from pluralign.reports.reading import (
+    LONGEST,
     clean,
     count,
     entries,
@@ -26,13 +27,13 @@ ANSWERS = {
 }
 KINDS = {
     "taste": "The difference between users is one of taste: they want different things.",
-    "reliability": "The difference between users is one of reliability: they want the same and answer more or less noisily.",
+    "reliability": "The difference between users is one of reliability: they want the same, with more or less noise.",
     "none": "Users do not differ in a way that these data show.",
 }
 MEANING = {
-    "yes": "Users get rewards of their own: the gain on decisions that no model saw is more than chance and noise explain.",
+    "yes": "Users get rewards of their own: the gain on decisions that no fit saw is more than chance and noise.",
     "no": "One reward for everybody: no model of users' own tastes does better by more than chance and noise explain.",
-    "unsure": "The data are too few to say: neither a useful gain nor its absence is shown. What it takes is said below.",
+    "unsure": "The data are too few to say: neither a useful gain nor its absence is shown. What it takes stands below.",
 }
 
 
@@ -42,7 +43,7 @@ def verdict(results: dict[str, Any]) -> Section:
     answer, mood = ANSWERS.get(found.get("answer", ""), (clean(found.get("answer")) or "No answer", "unsure"))
     blocks: list[Block] = [
         Headline(
-            answer=answer, mood=mood, reason=clean(found.get("reason")), tiles=tuple(_tiles(results, found))
+            answer=answer, mood=mood, reason=clean(found.get("reason"), LONGEST), tiles=tuple(_tiles(results, found))
         ),
         Text(text=MEANING[mood], kind="explain"),
     ]
@@ -70,12 +71,12 @@ def _tiles(results: dict[str, Any], found: dict[str, Any]) -> Iterator[Tile]:
         yield Tile(label="Accuracy of one reward for all", value=_share(pooled), interval=_range(pooled))
     elif own:
         beside = [f"one reward for all {_share(pooled)} {_range(pooled)}"]
-        for control in ("another user's", "random clusters"):
-            if given := part(rows.get(f"{candidate}, {control}"), "accuracy"):
-                beside.append(f"{control} {_share(given)} {_range(given)}")
-        yield Tile(
-            label=f"Accuracy of {candidate}", value=_share(own), interval=_range(own), beside="; ".join(beside)
-        )
+        beside += [
+            f"{control} {_share(given)} {_range(given)}"
+            for control in ("another user's", "random clusters")
+            if (given := part(rows.get(f"{candidate}, {control}"), "accuracy"))
+        ]
+        yield Tile(label=f"Accuracy of {candidate}", value=_share(own), interval=_range(own), beside="; ".join(beside))
     if candidate != "pooled":
         if gain := estimate(found.get("gain_accuracy")):
             yield Tile(
@@ -102,7 +103,9 @@ def _who(found: dict[str, Any]) -> Iterator[Tile]:
         yield Tile(
             label="Clusters of users",
             value=count(n),
-            beside="" if agreement is None else f"stability {fixed(agreement, 2)} (1: the same people each time; 0: chance)",
+            beside=""
+            if agreement is None
+            else f"stability {fixed(agreement, 2)} (1: the same people each time; 0: chance)",
         )
     minority = part(found, "minority")
     if minority:
@@ -111,7 +114,7 @@ def _who(found: dict[str, Any]) -> Iterator[Tile]:
         sizes = f"{percent(number(minority.get('share')))} of users"
         yield Tile(
             label="What one reward costs the minority",
-            value="–" if cost is None else f"{signed(100 * cost.value)} points",
+            value="–" if cost is None else f"{fixed(100 * cost.value, 1)} points",
             interval="" if cost is None else _points(cost.low, cost.high),
             beside=f"{sizes}: own reward {fixed(own)}, one reward for all {fixed(pooled)}",
         )

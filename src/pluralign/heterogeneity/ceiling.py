@@ -9,24 +9,26 @@ best guess is right with probability c = E max_i p_i, which `a` does not identif
     a <= c <= (1 + sqrt((k - 1) (k a - 1))) / k,
 
 on the left because sum p_i^2 <= max p_i, on the right because, at a given sum of squares, max p_i is largest where the
-others are equal, and that bound is concave in the sum of squares (Jensen). The left end is met where every task is either
-certain or a coin toss, the right where all are equally hard. Four answers to one pair narrow it: with m = |2p - 1|, so
-that c = (1 + E m) / 2, they give E m^4 beside s = E m^2, and with q = E m^4
+others are equal, and that bound is concave in the sum of squares (Jensen). The left end is met where every task is
+either certain or a coin toss, the right where all are equally hard. Four answers to one pair narrow it: with
+m = |2p - 1|, so that c = (1 + E m) / 2, they give E m^4 beside s = E m^2, and with q = E m^4
 
     s^(3/2) / q^(1/2) <= E m <= 1 - (1 - s) / (1 + sqrt((s - q) / (1 - s))),
 
-the two distributions on [0, 1] with these moments that have an atom at 0, or at 1 (Hoelder's inequality; the upper and
-lower principal representations of Krein and Nudelman). It is used where at least half of the decisions are on tasks with
-four answers. Both moments are U-statistics, means over distinct pairs and fours of answers: unbiased with few answers,
-where the share of the majority is not.
+the two distributions on [0, 1] with these moments that have an atom at 0, or at 1 (Hoelder's inequality; the upper
+and lower principal representations of Krein and Nudelman). It is used where at least half of the decisions are on tasks
+with four answers. Both moments are U-statistics, means over distinct pairs and fours of answers, and unbiased however
+few answers there are. Two more bounds close in where answers are many: an answer guessed from the majority of the
+others on its task is right less often than c, and the share of the majority is on average larger than c. They are taken
+for pairs, where nobody's answers count as one answer. The best of the bounds is used at either end.
 
 The point between the bounds is a model's: p drawn from a symmetric Dirichlet distribution (Beta for pairs) with the
 observed agreement. The interval is not that model's. It runs from the lower bound to the upper, either end moved out by
 its own sampling error, so that it holds for any distribution.
 
 What is assumed: answers to one task are independent given the user's taste, and tasks asked again are like the others.
-A user who remembers an answer makes the ceiling too high; one who learns between, too low. Which item was shown first is
-ignored, so that a position effect counts as chance.
+A user who remembers an answer makes the ceiling too high; one who learns between, too low. Which item was shown first
+is ignored, so that a position effect counts as chance.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from pluralign.evaluation import Interval
 from pluralign.evaluation.groups import sum_by
 from pluralign.evaluation.intervals import FEW_USERS
 from pluralign.heterogeneity.jackknife import interval, spread_of
-from pluralign.heterogeneity.votes import Cells, Votes
+from pluralign.heterogeneity.votes import Cells, Voices, Votes
 from pluralign.types import FloatArray, IntArray
 
 _ENOUGH_FOURS = 0.5
@@ -286,15 +288,8 @@ def _own(votes: Votes, cells: Cells, few_users: bool) -> _Evidence:
 
 def _shared(votes: Votes, cells: Cells, few_users: bool) -> _Evidence:
     """Groups are tasks, and their answers the users', each the mean of the user's own."""
-    n_tasks, width = votes.n_tasks, int(votes.answer.max(initial=0)) + 1
-    voters = sum_by(cells.task, np.ones(len(cells.n)), n_tasks)
-    share = cells.count / cells.n[cells.cell]
-    key, slot = np.unique(cells.task[cells.cell].astype(np.int64) * width + cells.answer, return_inverse=True)
-    votes_for = sum_by(slot, share, len(key))
-    own_square = sum_by(cells.cell, share**2, len(cells.n))
-    with_others = sum_by(cells.cell, share * (votes_for[slot] - share), len(cells.n))
-    agreed = sum_by((key // width).astype(np.int64), votes_for**2, n_tasks) - sum_by(cells.task, own_square, n_tasks)
-    signed = 2 * sum_by(cells.cell, np.where(cells.answer == 0, share, 0.0), len(cells.n)) - 1
+    n_tasks, voices = votes.n_tasks, Voices.of(cells, votes.n_tasks)
+    signed = 2 * sum_by(cells.cell, np.where(cells.answer == 0, voices.share, 0.0), len(cells.n)) - 1
     own_powers = signed[:, None] ** np.arange(1, 5)
     powers = np.stack([sum_by(cells.task, column, n_tasks) for column in own_powers.T], axis=1)
 
@@ -309,17 +304,17 @@ def _shared(votes: Votes, cells: Cells, few_users: bool) -> _Evidence:
             powers=powers,
         )
 
-    rows = rows_of(np.arange(n_tasks), voters, agreed, powers)
-    shared, whole = voters > 1, len(cells.count) == len(cells.n)
+    rows = rows_of(np.arange(n_tasks), voices.users, voices.agreed, powers)
+    shared, whole = voices.users > 1, len(cells.count) == len(cells.n)
     there = shared[cells.task]
     task, user = cells.task[there], cells.user[there]
     if few_users:
         held = np.flatnonzero(shared)
-        return _collect(votes, rows[held], votes.source[held], voters[held], task, user, few_users, whole=whole)
+        return _collect(votes, rows[held], votes.source[held], voices.users[held], task, user, few_users, whole=whole)
     without = rows_of(
         task,
-        voters[task] - 1,
-        agreed[task] - 2 * with_others[there],
+        voices.users[task] - 1,
+        voices.agreed[task] - 2 * voices.with_others[there],
         powers[task] - own_powers[there],
     )
     found = _collect(votes, rows[task] - without, user, np.ones(len(task)), task, user, few_users, whole=whole)
@@ -329,7 +324,7 @@ def _shared(votes: Votes, cells: Cells, few_users: bool) -> _Evidence:
 def _columns(
     votes: Votes, task: np.ndarray, *, weight: FloatArray, agreement: FloatArray, n: FloatArray, powers: FloatArray
 ) -> FloatArray:
-    """The columns of `_Evidence` for groups of n answers whose signs (+1, -1) have the given power sums, (groups, 4)."""
+    """The columns of `_Evidence` for groups of n answers; powers are power sums of their signs +-1, (groups, 4)."""
     kinds, kind = np.unique(votes.n_items, return_inverse=True)
     width = 2 * len(kinds)
     rows = np.zeros((len(task), width + 5))

@@ -1,8 +1,9 @@
 """Power: what gain over the pooled model would be seen, and how many users and decisions it takes to see one.
 
-The test is the study's: the mean over held-out decisions of the personal model's score minus the pooled model's, paired,
-clustered by user (`evaluation.paired_difference`), seen when its interval excludes 0. With S and W the sums of weight
-times difference and of weight of a user, and sq that of squared weight, the working model is that of those intervals:
+The test is the study's: the mean over held-out decisions of the personal model's score minus the pooled model's,
+paired, clustered by user (`evaluation.paired_difference`), seen when its interval excludes 0. With S and W the sums of
+weight times difference and of weight of a user, and sq that of squared weight, the working model is that of those
+intervals:
 
     variance of S = sigma^2 sq + tau^2 W^2,
 
@@ -143,7 +144,8 @@ def power_of(
     counts = np.isfinite(values) & (personal.weight > 0)
     if not np.isfinite(found.standard_error):
         raise DataError(
-            f"{found.n_users} users and {found.n_sources} sources have held-out decisions; power takes two users at least"
+            f"{found.n_users} users and {found.n_sources} sources have held-out decisions; "
+            "power takes two users at least"
         )
     units = personal.user if found.cluster == "user" else personal.source
     design = _Design.of(values[counts] * UNIT[metric], personal.weight[counts], units[counts])

@@ -12,6 +12,7 @@ import numpy as np
 
 from pluralign.comparisons import Comparisons
 from pluralign.comparisons.table import index_pairs
+from pluralign.evaluation.groups import sum_by
 from pluralign.types import FloatArray, IntArray
 
 
@@ -40,6 +41,17 @@ class Votes:
     def n_tasks(self) -> int:
         return len(self.n_items)
 
+    def take(self, keep: np.ndarray) -> Votes:
+        """The decisions marked in a mask; tasks are numbered anew."""
+        used, task = np.unique(self.task[keep], return_inverse=True)
+        return Votes(
+            user=self.user[keep],
+            task=task.astype(np.int32),
+            answer=self.answer[keep],
+            n_items=self.n_items[used],
+            source=self.source[used],
+        )
+
     @classmethod
     def of(cls, comparisons: Comparisons) -> Votes:
         """Read the decisions of a table.
@@ -58,6 +70,8 @@ class Votes:
             counts &= outcome != 0.5
         if comparisons.weight is not None:
             counts &= comparisons.weight[first] > 0
+        task: np.ndarray
+        answer: np.ndarray
         if len(first) == len(decision):
             task, answer = index_pairs(chosen, rejected), picked > np.minimum(chosen, rejected)
         else:
@@ -111,4 +125,37 @@ class Cells:
             cell=(given // most).astype(np.int32),
             answer=(given % most).astype(np.int32),
             count=count.astype(np.float64),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Voices:
+    """The users of every task, each with the shares of their own answers.
+
+    Attributes:
+        share: Share of its cell's decisions that an answer has, (answers,), in the order of `Cells.answer`.
+        users: Users of every task, (tasks,).
+        agreed: Sum over ordered pairs of different users of the probability that an answer of one is the other's,
+            (tasks,).
+        with_others: The part of that sum with a cell's user as the first of the pair, (cells,).
+    """
+
+    share: FloatArray
+    users: FloatArray
+    agreed: FloatArray
+    with_others: FloatArray
+
+    @classmethod
+    def of(cls, cells: Cells, n_tasks: int) -> Voices:
+        """Count, without a pass over pairs of users."""
+        width = int(cells.answer.max(initial=0)) + 1
+        share = cells.count / cells.n[cells.cell]
+        key, slot = np.unique(cells.task[cells.cell].astype(np.int64) * width + cells.answer, return_inverse=True)
+        everybody = sum_by(slot, share, len(key))
+        with_others = sum_by(cells.cell, share * (everybody[slot] - share), len(cells.n))
+        return cls(
+            share=share,
+            users=sum_by(cells.task, np.ones(len(cells.n)), n_tasks),
+            agreed=sum_by(cells.task, with_others, n_tasks),
+            with_others=with_others,
         )

@@ -94,7 +94,7 @@ class Answers:
             return values.new_full((n_padded,), empty).index_copy_(0, slot, values[order])
 
         weight = padded(design.weight[index], 0.0)
-        decision = padded(index, -1)
+        decision = padded(index, -1.0)
         first = torch.ones_like(decision, dtype=torch.bool)
         first[1:] = (decision[1:] != decision[:-1]) | (decision[1:] < 0)
         number = first.cumsum(0) - 1

@@ -250,28 +250,27 @@ class _Taste:
         metric = torch.where(kept, spectrum + _FLOOR * spectrum.max(), 1.0).rsqrt() * kept
         metric = metric / (metric * spectrum).sum().clamp(min=1e-30)
         turn = axes.to(margin.dtype)
-        answers = replace(answers, x=answers.x @ turn)
-        self = cls(
+        answers, slope, metric = replace(answers, x=answers.x @ turn), slope @ turn, metric.to(margin.dtype)
+
+        def left(rows: Tensor) -> Tensor:
+            return s[rows, None] * (answers.x[rows] - margin[rows, None] * slope[answers.user[rows]])
+
+        inner = _within_decisions(answers)
+        blocks = zip(*(rows.split(_BLOCK) for rows in inner), strict=True)
+        weight = torch.cat([(left(i) * left(j)) @ metric for i, j in blocks])
+        same = inner[0] == inner[1]
+        own_margins = (weight[same] / s.square()) @ answers.weight
+        return cls(
             answers=answers,
             margin=margin[:, None],
             scale=s[:, None],
             p=p,
             factor=_factor(axes.T @ whole @ axes, 0.0).to(margin.dtype),
-            slope=slope @ turn,
-            metric=metric.to(margin.dtype),
-            inner=_within_decisions(answers),
-            inner_weight=margin.new_empty((0, 1)),
-            ratio=0.0,
-        )
-        weight = torch.cat(
-            [self._inner_weight(i, j) for i, j in zip(*(r.split(_BLOCK) for r in self.inner), strict=True)]
-        )
-        same = self.inner[0] == self.inner[1]
-        per_row = (weight[same] / s.square()) @ answers.weight
-        return replace(
-            self,
+            slope=slope,
+            metric=metric,
+            inner=inner,
             inner_weight=torch.where(same, weight, 2 * weight)[:, None],
-            ratio=float(per_row / (margin.square() @ answers.weight).clamp(min=1e-30)),
+            ratio=float(own_margins / (margin.square() @ answers.weight).clamp(min=1e-30)),
         )
 
     def draw(self, scales: Scales, n_draws: int, generator: torch.Generator) -> Iterator[Float[Tensor, "rows columns"]]:
@@ -312,15 +311,6 @@ class _Taste:
         agreed = answers.within(margin * (indifferent - other) * answers.weight[:, None])
         size = answers.within(margin * answers.curve(indifferent, margin)).clamp(min=1e-30)
         return torch.stack([self.metric @ square - alone, (agreed.clamp(max=0).square() / size).sum(0)])
-
-    def _inner_weight(self, i: Int[Tensor, " some"], j: Int[Tensor, " some"]) -> Float[Tensor, " some"]:
-        """x_i' W x_j at the users' scales, reliability regressed out."""
-
-        def own(rows: Tensor) -> Tensor:
-            x = self.answers.x[rows] - self.margin[rows] * self.slope[self.answers.user[rows]]
-            return x * self.scale[rows]
-
-        return (own(i) * own(j)) @ self.metric
 
 
 def _factor(information: Float[Tensor, "dim dim"], ridge: float) -> Float[Tensor, "dim dim"]:

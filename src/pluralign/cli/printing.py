@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pluralign.files import plain
+
+if TYPE_CHECKING:
+    from pluralign.comparisons import Comparisons
+    from pluralign.scans import Scan
 
 # Wide enough for the tables where nobody looks at a window.
 stdout = Console(width=None if sys.stdout.isatty() else 150)
@@ -113,6 +117,48 @@ def _gain(interval: Mapping[str, Any] | None, scale: float, digits: int) -> str:
     if interval["low"] is None:
         return estimate
     return f"{estimate} [{interval['low'] * scale:+.{digits}f}, {interval['high'] * scale:+.{digits}f}]"
+
+
+_COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def print_scan(comparisons: Comparisons, scan: Scan) -> None:
+    """The baselines, and each finding with what to do."""
+    stdout.print(
+        f"[bold]{escape(comparisons.name)}[/bold]  {comparisons.n_decisions:,} decisions of {comparisons.n_users:,} "
+        f"users, {len(comparisons.items):,} items, {len(comparisons.source_ids):,} sources",
+        highlight=False,
+    )
+    table = Table(title="What scores without knowing anybody's taste; [..]: 95 % intervals clustered by user")
+    table.add_column("baseline")
+    table.add_column("accuracy", justify="right")
+    table.add_column("chance", justify="right")
+    table.add_column("on unseen")
+    for baseline in scan.baselines:
+        accuracy = baseline.accuracy
+        table.add_row(
+            escape(baseline.name),
+            f"{_number(accuracy.estimate, 3)} [{_number(accuracy.low, 3)}, {_number(accuracy.high, 3)}]",
+            _number(baseline.chance, 2),
+            {"source": "sources", "item": "responses", "user": "users", "decision": "decisions"}[baseline.held_out_by]
+            if baseline.cross_validated
+            else "(nothing fitted)",
+        )
+    if scan.baselines:
+        stdout.print(table)
+    for finding in scan.findings:
+        colour = _COLOURS[finding.severity]
+        stdout.print(
+            f"[{colour}]{finding.severity:7}[/{colour}] [bold]{escape(finding.name)}[/bold]  {escape(finding.message)}",
+            highlight=False,
+        )
+        more = ", ..." if len(finding.rows) > 5 else ""
+        where = f"rows {', '.join(map(str, finding.rows[:5]))}{more}; " if finding.rows else ""
+        stdout.print(f"        {where}{escape(finding.advice)}", style="dim", highlight=False)
+    if not scan.findings:
+        stdout.print("nothing found", highlight=False)
+    if scan.note:
+        stdout.print(f"\n{escape(scan.note)}", highlight=False)
 
 
 def print_fit(found: Mapping[str, Any]) -> None:

@@ -163,7 +163,7 @@ def find_fine_sources(
     n_sources = np.bincount(keys // len(comparisons.source_ids), minlength=len(comparisons.items.prompts))
     blank = np.array([text == "" for text in comparisons.items.prompts.to_pylist()])
     shared = (n_sources > 1) & ~blank
-    if shared.any():
+    if shared.any() and (n_sources > 0).sum() > 1:
         rows = shared[prompt]
         found.append(
             Finding(

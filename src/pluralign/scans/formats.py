@@ -74,6 +74,10 @@ ADVICE = (
     "make the format the same on both sides where the data were made (render chats by one template, strip, unescape), "
     "or drop these rows; until then no accuracy on them means anything"
 )
+MILD_ADVICE = (
+    "look at the rows: if people did not see this, make it the same on both sides; if they did, say that a model will "
+    "learn it"
+)
 
 
 def format_columns(texts: Texts) -> FloatArray:
@@ -129,14 +133,16 @@ class OneSided:
 def find_leaks(texts: Texts, wins: Wins) -> list[Finding]:
     """Signs of format that tell the chosen response from the rejected one."""
     winner, loser = texts.of_item[wins.winner], texts.of_item[wins.loser]
-    found, told = [], np.zeros(len(wins), dtype=np.bool_)
+    found = []
+    leaked = np.zeros(len(wins), dtype=np.bool_)
     for name, pattern in (STORED | WRITTEN).items():
         bears = texts.matches(pattern)
         finding = _judge(name, bears, winner, loser, wins, stored=name in STORED)
         if finding is not None:
-            told |= bears[winner] != bears[loser]
             found.append(finding)
-    return found + _find_edges(texts, winner, loser, wins, told)
+            if finding.severity == "error":
+                leaked |= bears[winner] != bears[loser]
+    return found + _find_edges(texts, winner, loser, wins, leaked)
 
 
 def _judge(
@@ -160,21 +166,21 @@ def _judge(
     share, side = _side(sides, 1)
     says = "tells chosen from rejected by format alone" if severity == "error" else "goes with one side"
     return Finding(
-        name="format_leak" if stored else "format_sign",
+        name="format_leak" if severity == "error" else "format_sign",
         severity=severity,
         message=f"{said} {says}: in {count_of(int(apart.sum()), 'row')} one response has it and the other has not, "
         f"and the one that has it is {side} in {share:.0%} of them ({count_of(int(sides.n[1]), 'different text')})",
-        advice=ADVICE
-        if severity == "error"
-        else "look at the rows: if people did not see this, make it the same on both sides; if they did, "
-        "say that a model may learn it",
+        advice=ADVICE if severity == "error" else MILD_ADVICE,
         count=int(apart.sum()),
         rows=some_rows(wins.row[apart]),
     )
 
 
-def _find_edges(texts: Texts, winner: np.ndarray, loser: np.ndarray, wins: Wins, told: np.ndarray) -> list[Finding]:
-    """Beginnings and ends that nearly always win or nearly always lose, whatever they are."""
+def _find_edges(texts: Texts, winner: np.ndarray, loser: np.ndarray, wins: Wins, leaked: np.ndarray) -> list[Finding]:
+    """Beginnings and ends that nearly always win or nearly always lose, whatever they are.
+
+    Those whose rows are mostly accounted for, by a leak or by an edge in more rows, are left out.
+    """
     candidates = []
     for place in ("begin", "end"):
         for width in WIDTHS:
@@ -201,9 +207,9 @@ def _find_edges(texts: Texts, winner: np.ndarray, loser: np.ndarray, wins: Wins,
         bears = code == number
         apart = bears[winner] != bears[loser]
         opponents = _opponents(bears, winner, loser, apart)
-        if told[apart].mean() > 0.5 or float(sides.bound(n_tests, opponents)[number]) < EDGE:
+        if leaked[apart].mean() > 0.5 or float(sides.bound(n_tests, opponents)[number]) < EDGE:
             continue
-        told = told | apart
+        leaked = leaked | apart
         share, side = _side(sides, number)
         bare = not any(character.isalnum() for character in edge)
         found.append(

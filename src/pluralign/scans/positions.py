@@ -82,9 +82,9 @@ def find_position_bias(comparisons: Comparisons) -> tuple[list[Finding], list[Ba
             Finding(
                 name="position_bias_of_users",
                 severity="warning",
-                message=f"{count_of(len(biased), 'user')} of {int((habit.n > 0).sum()):,} choose by position: in most "
-                f"comparisons of a source, what was shown first (or second) wins too often for chance; share of "
-                f"sources won by the first: {shares}{', ...' if len(biased) > 5 else ''} (exact, Holm, 5 %)",
+                message=f"of {count_of(int((habit.n > 0).sum()), 'user')} {len(biased):,} choose by position more than "
+                f"chance allows; share of their sources in which the first wins more: {shares}"
+                f"{', ...' if len(biased) > 5 else ''} (exact, Holm, 5 %)",
                 advice="look at these users' rows; leave them out, or give their position to the `reliability` rung",
                 count=len(biased),
                 rows=some_rows(wins.row[np.isin(wins.user, biased)]),
@@ -96,7 +96,8 @@ def find_position_bias(comparisons: Comparisons) -> tuple[list[Finding], list[Ba
             Finding(
                 name="position_fixed",
                 severity="warning",
-                message=f"{fixed:,} pairs were shown more than once, and each in the same order every time: position and quality cannot be told apart",
+                message=f"{fixed:,} pairs were shown more than once, and each in the same order every time: position "
+                "and quality cannot be told apart",
                 advice="do not read a bias of position, or its absence, out of these data; shuffle the order next time",
                 count=fixed,
             )

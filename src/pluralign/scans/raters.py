@@ -44,7 +44,7 @@ def find_length_rules(texts: Texts, wins: Wins, comparisons: Comparisons) -> lis
         Finding(
             name="length_rule",
             severity="error" if made else "note",
-            message=f"{count_of(len(users), 'user')} of {int(testable.sum()):,} with enough decisions go by length: "
+            message=f"of {count_of(int(testable.sum()), 'user')} with enough decisions {len(users):,} go by length: "
             f"{int(longer.sum()):,} nearly always the longer response and {int(shorter.sum()):,} the shorter "
             f"(more than {RULE:.0%} of their sources, at the bound of an exact interval)"
             + ("; such labels were made by a rule" if made else ""),
@@ -75,8 +75,9 @@ def _find_divided(habit: Habit, wins: Wins, comparisons: Comparisons) -> list[Fi
         Finding(
             name="length_divides_users",
             severity="note",
-            message=f"{count_of(int(longer.sum()), 'user')} choose the longer response more often than chance allows "
-            f"and {int(shorter.sum()):,} the shorter; the fewer, who choose the {word}: {shown}"
+            message="the longer response is chosen more often than chance allows by "
+            f"{count_of(int(longer.sum()), 'user')} and the shorter by {int(shorter.sum()):,}; "
+            f"the fewer, who choose the {word}: {shown}"
             f"{', ...' if len(users) > 5 else ''} (exact, Holm, 5 %)",
             advice="a baseline of length for everybody understates what length decides here",
             count=len(users),
@@ -128,8 +129,8 @@ def find_contradicting_users(comparisons: Comparisons, wins: Wins) -> list[Findi
             Finding(
                 name="inconsistent_user",
                 severity="warning",
-                message=f"{count_of(len(users), 'user')} contradict their own answers as often as a coin would and "
-                f"more often than others do: {shown}{', ...' if len(users) > 5 else ''} repeats (exact, Holm, 5 %)",
+                message=f"the answers of {count_of(len(users), 'user')} to repeated pairs differ as often as a coin's, "
+                f"and more often than others': {shown}{', ...' if len(users) > 5 else ''} (exact, Holm, 5 %)",
                 advice="leave them out, or keep them and let the `reliability` rung weigh them down",
                 count=len(users),
                 rows=some_rows(wins.row[np.isin(wins.user, users)]),

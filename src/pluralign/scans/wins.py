@@ -11,12 +11,15 @@ with the habit is binomial, however the rows of a source hang together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy.stats import beta, binom
 
 from pluralign.comparisons import Comparisons
 from pluralign.types import FloatArray, IntArray
+
+Number: TypeAlias = np.ndarray | np.number | float | int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,14 +109,14 @@ class Habit:
         return np.minimum(2 * np.minimum(self.p_below(0.5), self.p_above(0.5)), 1)
 
 
-def lower_bound(k: np.ndarray | float, n: np.ndarray | float, alpha: float) -> np.ndarray:
+def lower_bound(k: Number, n: Number, alpha: float) -> np.ndarray:
     """Clopper and Pearson's (1934) lower bound of a share, k of n seen, at one-sided level alpha; 0 where k is 0."""
     k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
     bound = beta.ppf(alpha, np.maximum(k, 1e-12), np.maximum(n - k, 0) + 1)
     return np.where(k > 0, bound, 0.0)
 
 
-def upper_bound(k: np.ndarray | float, n: np.ndarray | float, alpha: float) -> np.ndarray:
+def upper_bound(k: Number, n: Number, alpha: float) -> np.ndarray:
     """The upper bound that goes with `lower_bound`."""
     n = np.asarray(n, dtype=np.float64)
-    return 1 - lower_bound(n - np.asarray(k, dtype=np.float64), n, alpha)
+    return np.asarray(1 - lower_bound(n - np.asarray(k, dtype=np.float64), n, alpha))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pluralign.evaluation import Interval, Table, combine_seeds, paired_difference
+from pluralign.heterogeneity.power import Power
 from pluralign.studies.diagnosis import Diagnosis
 from pluralign.studies.groups import cluster_gains, find_losers, find_minority, stability_of
 from pluralign.studies.kept import SeedResult
@@ -90,7 +91,7 @@ def look_beside(
         personal=None if personal is None else described[personal],
         personal_accuracy=None if own is None else paired_difference(own, pooled, "accuracy", level=settings.level),
         detectable=None if power is None else power.detectable,
-        needed=None if power is None else power.for_one_point,
+        needed=None if power is None else _for_one_point(power),
         n_clusters=None if reference is None else int(reference.max(initial=-1)) + 1,
         stability=float(np.mean(stable)) if stable else None,
         minority=find_minority(gains),
@@ -112,3 +113,10 @@ def best_of_taste(seeds: Sequence[SeedResult]) -> str | None:
             if row["name"] in found:
                 found[row["name"]] += row["log_prob"]
     return max(found, key=lambda name: found[name]) if found else None
+
+
+def _for_one_point(power: Power) -> tuple[int, int] | None:
+    """Users, and held-out decisions of each, that would show a gain of one point."""
+    return next(
+        ((row.n_users, row.n_decisions) for row in power.needed if row.gain == 1.0 and row.n_users is not None), None
+    )

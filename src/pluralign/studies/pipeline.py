@@ -35,7 +35,7 @@ from pluralign.files import write_json
 from pluralign.inference.adapt import adapt
 from pluralign.inference.heads import fit_heads
 from pluralign.rewards import LinearReward
-from pluralign.studies.conclusion import conclude
+from pluralign.studies.conclusion import best_of_taste, conclude
 from pluralign.studies.diagnosis import Diagnosis, diagnose
 from pluralign.studies.features import FeatureSource, Step, say_nothing
 from pluralign.studies.kept import Kept, SeedResult
@@ -128,7 +128,17 @@ def run_study(
         whole = fit_whole(comparisons, settings, source)
     seeds = [found[seed] for seed in numbers]
     table, unseen = tabulate(seeds, settings)
-    diagnosis = diagnose(comparisons, settings, seeds, whole.design, whole.rungs, on_step)
+    diagnosis = diagnose(
+        comparisons,
+        settings,
+        whole.design,
+        whole.rungs,
+        reference=whole.cluster,
+        seeds=seeds,
+        personal=best_of_taste(seeds),
+        cache_dir=cache_dir,
+        on_step=on_step,
+    )
     verdict = conclude(seeds, table, settings, reference=whole.cluster, diagnosis=diagnosis)
     results = summarise(
         comparisons, settings, source.identity, seeds, table, unseen, verdict, diagnosis, reference=whole.cluster

@@ -30,8 +30,9 @@ Make = Callable[..., dict[str, Any]]
 
 def interval(estimate: float, half: float, **more: Any) -> dict[str, Any]:
     return {
-        "estimate": estimate, "low": estimate - half, "high": estimate + half, "level": 0.95, "standard_error": half / 2,
-        "degrees": 40.0, "p_value": 0.01, "cluster": "user", "few_users": False, "n_users": 60, "n_sources": 80,
+        "estimate": estimate, "low": estimate - half, "high": estimate + half, "level": 0.95,
+        "standard_error": half / 2, "degrees": 40.0, "p_value": 0.01, "cluster": "user",
+        "few_users": False, "n_users": 60, "n_sources": 80,
         "n_decisions": 900,
     } | more  # fmt: skip
 
@@ -46,7 +47,9 @@ def row(name: str, accuracy: float, *, control: bool = False) -> dict[str, Any]:
             "accuracy_users_sd": 0.118, "worst_decile": 0.375, "n_users": 60,
         },
         "accuracy": interval(accuracy, 0.022),
-        "gains": {} if name == "pooled" else {"accuracy": interval(gain, 0.024), "log_prob": interval(gain * 0.7, 0.016)},
+        "gains": {}
+        if name == "pooled"
+        else {"accuracy": interval(gain, 0.024), "log_prob": interval(gain * 0.7, 0.016)},
         "gain_by_seed": {},
         "p_adjusted": None if control or name == "pooled" else 0.0004,
     }  # fmt: skip
@@ -99,10 +102,12 @@ def make(
             for k in (1, 2, 3, 4, 5)
         ],
         "basis": [
-            {"rank": r, "log_prob": -0.68 + 0.02 * min(r, 2) - 0.001 * r, "standard_error": 0.003} for r in (0, 1, 2, 4, 8)
+            {"rank": r, "log_prob": -0.68 + 0.02 * min(r, 2) - 0.001 * r, "standard_error": 0.003}
+            for r in (0, 1, 2, 4, 8)
         ],
         "individual": [
-            {"tau": t, "log_prob": -0.68 + 0.02 * min(t, 0.125) * 8, "standard_error": 0.002} for t in (0.0, 0.06, 0.125, 0.25)
+            {"tau": t, "log_prob": -0.68 + 0.02 * min(t, 0.125) * 8, "standard_error": 0.002}
+            for t in (0.0, 0.06, 0.125, 0.25)
         ],
     }  # fmt: skip
     return {
@@ -172,7 +177,7 @@ def make(
             "tests": {
                 "taste": {
                     "name": "taste", "statistic": 412.3, "expected": 240.1, "effect": 0.0213, "p_bootstrap": 0.001,
-                    "p_permutation": 0.001, "n_draws": 1000, "n_permuted": 1000, "note": say("Users share all sources."),
+                    "p_permutation": 0.001, "n_draws": 1000, "n_permuted": 1000, "note": say("Users share sources."),
                 },
                 "reliability": {
                     "name": "reliability", "statistic": 71.9, "expected": 60.0, "effect": 0.0041, "p_bootstrap": 0.21,
@@ -202,12 +207,17 @@ def make(
                 "user": [ids[i] for i in drawn],
                 "cluster": cluster[drawn].tolist(),
                 "cosine": (unit[drawn] @ unit[drawn].T).clip(-1, 1).round(3).tolist(),
-                "null": {"largest": [0.71, 0.78, 0.86], "smallest": [-0.85, -0.77, -0.7], "mean_square": [0.11, 0.125, 0.14]},
-                "isotropic": {"largest": [0.7, 0.77, 0.85], "smallest": [-0.84, -0.76, -0.7], "mean_square": [0.118, 0.125, 0.13]},
+                "null": {
+                    "largest": [0.71, 0.78, 0.86], "smallest": [-0.85, -0.77, -0.7], "mean_square": [0.11, 0.125, 0.14],
+                },
+                "isotropic": {
+                    "largest": [0.7, 0.77, 0.85], "smallest": [-0.84, -0.76, -0.7], "mean_square": [0.118, 0.125, 0.13],
+                },
                 "largest": 0.97, "smallest": -0.93, "mean_square": 0.31, "p_value": 0.005, "n_permuted": 200,
                 "width": 8,
                 "split_half": {
-                    "mean": interval(0.62, 0.04), "user": np.sort(0.62 + 0.2 * rng.normal(size=len(drawn))).clip(-1, 1).tolist(),
+                    "mean": interval(0.62, 0.04),
+                    "user": (0.62 + 0.2 * rng.normal(size=len(drawn))).clip(-1, 1).tolist(),
                     "null_mean": 0.11, "p_value": 0.001, "correlation": 0.6, "spearman_brown": 0.75, "n_users": n_users,
                 },
                 "note": "All users are drawn.",
@@ -235,15 +245,18 @@ def make(
                 "comparisons": [
                     {
                         "prompt": say("How do I keep basil alive on a windowsill through the winter?"),
-                        "preferred": say("Give it six hours of light, let the soil dry between waterings, and keep it from draughts."),
-                        "other": say("**Basil care**\n\n- Light: 6 h\n- Water: sparingly\n- Draughts: none\n\nLet me know if you need more!"),
+                        "preferred": say("Give it six hours of light, and let the soil dry between waterings."),
+                        "other": say("**Basil care**\n\n- Light: 6 h\n- Water: sparingly\n\nShall I go on?"),
                         "margin": 1.4, "margin_others": -0.9, "observed": 0.83,
                     }
                     for _ in range(4)
                 ],
                 "columns": [
-                    {"name": say(name), "weight": 0.5 - 0.3 * k, "weight_others": 0.1, "difference": d, "low": d - 0.1, "high": d + 0.1}
-                    for name, d in (("log length", 0.6 - 0.4 * k), ("bullet points", -0.4 + 0.3 * k), ("question marks", 0.05))
+                    {
+                        "name": say(name), "weight": 0.5 - 0.3 * k, "weight_others": 0.1, "difference": d,
+                        "low": d - 0.1, "high": d + 0.1,
+                    }
+                    for name, d in (("log length", 0.6 - 0.4 * k), ("bullets", -0.4 + 0.3 * k), ("questions", 0.05))
                 ],
                 "words": [
                     {"word": say(word), "log_odds": z / 8, "z": z}
@@ -260,7 +273,7 @@ def make(
                     "rows": [3, 17, 90], "accuracy": interval(0.63, 0.01), "users": [],
                 },
                 {
-                    "name": "constant user", "severity": "warning", "message": "2 users always chose the first response.",
+                    "name": "constant user", "severity": "warning", "message": "2 users always chose the first.",
                     "advice": "Drop them.", "count": 2, "rows": [], "accuracy": None, "users": ids[:2],
                 },
                 {

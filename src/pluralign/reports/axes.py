@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 from pluralign.reports.blocks import Axis
-from pluralign.reports.reading import MINUS, short
+from pluralign.reports.reading import MINUS, Number, short
 
 
 def numbers(
-    values: Iterable[float], label: str, *, factor: float = 1.0, include: Sequence[float] = (), n_ticks: int = 6
+    values: Iterable[Number], label: str, *, factor: Number = 1.0, include: Sequence[Number] = (), n_ticks: int = 6
 ) -> Axis:
     """An axis that holds all finite values, with a margin and ticks at round numbers.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from pluralign.reports.reading import LONGEST, clean
+from pluralign.reports.reading import LONGEST, Number, clean
 
 Record = Mapping[str, object]
 Points2 = Float[np.ndarray, "points 2"]
@@ -30,9 +30,9 @@ class Axis:
     """
 
     label: str
-    low: float
-    high: float
-    ticks: tuple[float, ...]
+    low: Number
+    high: Number
+    ticks: tuple[Number, ...]
     names: tuple[str, ...]
     categories: bool = False
 
@@ -47,10 +47,10 @@ class Spans:
         tips: What a reader who points at it is told.
     """
 
-    at: Sequence[float]
-    value: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    at: Sequence[Number]
+    value: Sequence[Number]
+    low: Sequence[Number]
+    high: Sequence[Number]
     tips: Sequence[str]
     colour: int
     hollow: bool = False
@@ -61,10 +61,10 @@ class Spans:
 class Line:
     """A curve through points, with whiskers where `low` and `high` are given."""
 
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Sequence[Number]
+    y: Sequence[Number]
+    low: Sequence[Number] | None = None
+    high: Sequence[Number] | None = None
     tips: Sequence[str] = ()
     colour: int
     dashed: bool = False
@@ -76,9 +76,9 @@ class Line:
 class Stretch:
     """A filled bar from `start` to `stop` in one category, with a text inside where it fits."""
 
-    at: float
-    start: float
-    stop: float
+    at: Number
+    start: Number
+    stop: Number
     colour: int
     text: str = ""
     tip: str = ""
@@ -99,7 +99,7 @@ class Dots:
 class Rule:
     """A line across the whole chart at a value of the x axis (`upright`) or of the y axis."""
 
-    at: float
+    at: Number
     upright: bool = True
     dashed: bool = True
     label: str | None = None

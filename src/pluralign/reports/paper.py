@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from pluralign.files import replacing
 from pluralign.reports.blocks import Chart, Cloud, Dots, Heatmap, Line, Rule, Spans, Stretch
+from pluralign.reports.reading import short
 from pluralign.reports.svg import _STOPS, COLOURS, PITCH, SHAPES, YAW, unit_cube
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw_figures(folder: Path, figures: Iterable[Chart | Cloud | Heatmap]) -> list[Path]:
-    """Write every figure as `NAME.png` (300 dots per inch) and `NAME.svg`, and return the paths."""
+    """Write every figure as `NAME.png` (200 dots per inch) and `NAME.svg`, and return the paths."""
     import matplotlib as mpl
 
     written = []
@@ -43,10 +44,12 @@ def draw_figures(folder: Path, figures: Iterable[Chart | Cloud | Heatmap]) -> li
         warnings.filterwarnings("ignore", message="Glyph")
         for each in figures:
             figure = _figure(each)
-            for ending, options in (("png", {"dpi": 300}), ("svg", {"metadata": {"Date": None}})):
+            options: dict[str, Any]
+            for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
                 path = folder / f"{each.name}.{ending}"
                 with replacing(path) as temporary:
-                    figure.savefig(temporary, format=ending, bbox_inches="tight", **options)
+                    figure.savefig(temporary, format=ending, **options)
+                figure.set_layout_engine("none")  # laid out once; the second file is drawn as the first
                 written.append(path)
     return written
 
@@ -62,8 +65,9 @@ def _figure(shown: Chart | Cloud | Heatmap) -> Figure:
             figure = Figure(figsize=(4.2, 4.2))
             _cloud(figure, shown)
         case Chart():
-            rows = len(shown.y.names)
-            height = 0.7 + 0.27 * rows if shown.y.categories else 5.2 if shown.square else 2.8
+            labels = _legend_of(shown)
+            height = 0.8 + 0.27 * len(shown.y.names) if shown.y.categories else 5.2 if shown.square else 2.8
+            height += 0.2 * math.ceil(len(labels) / _columns(labels))
             figure = Figure(figsize=(6.5 if not shown.square else 5.2, height), layout="constrained")
             _chart(figure.add_subplot(), shown)
     return figure
@@ -104,13 +108,25 @@ def _chart(axes: Axes, chart: Chart) -> None:
     axes.set_xlim(chart.x.low, chart.x.high)
     axes.set_ylim(*((chart.y.high, chart.y.low) if chart.y.categories else (chart.y.low, chart.y.high)))
     axes.set_xticks(chart.x.ticks, [_plain(name) for name in chart.x.names])
-    axes.set_yticks(chart.y.ticks, [_plain(name) for name in chart.y.names])
+    axes.set_yticks(chart.y.ticks, [_plain(short(name, 40)) for name in chart.y.names])
     axes.set_xlabel(_plain(chart.x.label))
     axes.set_ylabel(_plain(chart.y.label))
     if chart.square:
         axes.set_aspect("equal")
-    if any(line.get_label() for line in axes.get_legend_handles_labels()[0]):
-        axes.figure.legend(loc="outside upper center", ncols=3, fontsize=8)
+    if labels := _legend_of(chart):
+        axes.figure.legend(loc="outside upper center", ncols=_columns(labels), fontsize=8)
+
+
+def _legend_of(chart: Chart) -> list[str]:
+    found: list[str] = []
+    for mark in chart.marks:
+        found += mark.labels if isinstance(mark, Dots) else [mark.label] if mark.label else []
+    return found
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend stand side by side."""
+    return max(1, min(4, 90 // (max(map(len, labels), default=0) + 8)))
 
 
 def _heatmap(figure: Figure, shown: Heatmap) -> None:
@@ -146,7 +162,7 @@ def _cloud(figure: Figure, shown: Cloud) -> None:
     axes.view_init(elev=math.degrees(PITCH), azim=-90 - math.degrees(YAW))
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_ticklabels([])
-    axes.legend(loc="upper right", fontsize=8)
+    figure.legend(loc="upper center", ncols=2, fontsize=8)
 
 
 def _marker(colour: int, hollow: bool = False) -> dict[str, Any]:

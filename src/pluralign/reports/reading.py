@@ -16,6 +16,7 @@ from typing import Any
 
 from pluralign.errors import DataError
 
+Number = float | int  # in annotations that are checked as tests run, an int is no float
 MINUS = "\u2212"
 RESULTS = "results.json"
 LONGEST = 1200  # characters shown of one text
@@ -38,7 +39,7 @@ class Estimate:
         """Whether the interval excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
-    def scaled(self, factor: float) -> Estimate:
+    def scaled(self, factor: Number) -> Estimate:
         """The same in another unit; the factor is above 0."""
         return Estimate(
             value=self.value * factor,
@@ -123,12 +124,12 @@ def short(given: object, limit: int = 40) -> str:
     return text if len(text) <= limit and len(text) >= 1 else (text[: limit - 1] + "…" if text else "(empty)")
 
 
-def fixed(value: float | None, digits: int = 3) -> str:
+def fixed(value: Number | None, digits: int = 3) -> str:
     """A number with a true minus sign; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
 
 
-def signed(value: float | None, digits: int = 1) -> str:
+def signed(value: Number | None, digits: int = 1) -> str:
     """A number with its sign, 0 without one."""
     if value is None:
         return "–"
@@ -136,24 +137,24 @@ def signed(value: float | None, digits: int = 1) -> str:
     return text.replace("-", MINUS) if float(text) else text[1:]
 
 
-def percent(value: float | None, digits: int = 0) -> str:
+def percent(value: Number | None, digits: int = 0) -> str:
     """A share as a percentage."""
     return "–" if value is None else f"{fixed(100 * value, digits)} %"
 
 
-def count(value: float | None) -> str:
+def count(value: Number | None) -> str:
     """A whole number with commas between thousands."""
     return "–" if value is None else f"{value:,.0f}".replace("-", MINUS)
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: Number | None) -> str:
     """A p-value to two digits that count."""
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def span(given: Estimate | None, digits: int = 3, *, sign: bool = False, factor: float = 1.0) -> str:
+def span(given: Estimate | None, digits: int = 3, *, sign: bool = False, factor: Number = 1) -> str:
     """An estimate with its interval in brackets."""
     if given is None:
         return "–"

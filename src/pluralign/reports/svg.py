@@ -23,7 +23,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 
 from pluralign.reports.blocks import Axis, Chart, Cloud, Dots, Line, Mark, Points2, Rule, Spans, Stretch
-from pluralign.reports.reading import short
+from pluralign.reports.reading import Number, short
 
 WIDE, NARROW = 740, 344  # CSS pixels
 COLOURS = 8
@@ -39,15 +39,15 @@ class _Frame:
 
     x: Axis
     y: Axis
-    left: float
-    top: float
-    width: float
-    height: float
+    left: Number
+    top: Number
+    width: Number
+    height: Number
 
-    def across(self, value: float) -> float:
+    def across(self, value: Number) -> float:
         return self.left + self.width * (value - self.x.low) / (self.x.high - self.x.low)
 
-    def down(self, value: float) -> float:
+    def down(self, value: Number) -> float:
         part = (value - self.y.low) / (self.y.high - self.y.low)
         return self.top + self.height * (part if self.y.categories else 1 - part)
 
@@ -116,7 +116,7 @@ def unit_cube(xyz: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "points 3
     return (xyz - (low + high) / 2) / max(float((high - low).max()) / 2, 1e-12)
 
 
-def project(xyz: Float[np.ndarray, "points 3"], yaw: float, pitch: float) -> Float[np.ndarray, "points 3"]:
+def project(xyz: Float[np.ndarray, "points 3"], yaw: Number, pitch: Number) -> Float[np.ndarray, "points 3"]:
     """Across, down and towards the reader of points turned by `yaw` about the upright axis, then tilted by `pitch`."""
     x, y, z = xyz.T
     across, depth = x * math.cos(yaw) + z * math.sin(yaw), -x * math.sin(yaw) + z * math.cos(yaw)
@@ -173,7 +173,7 @@ def _grid(frame: _Frame, narrow: bool) -> Iterator[Markup]:
         yield line.format("".join(f"M{frame.left:.1f} {edge:.1f}H{right:.1f}" for edge in edges))
 
 
-def _labels(frame: _Frame, height: float, narrow: bool) -> Iterator[Markup]:
+def _labels(frame: _Frame, height: Number, narrow: bool) -> Iterator[Markup]:
     tick = Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
     bottom = frame.top + frame.height
     room = 0.0
@@ -281,7 +281,7 @@ def _dots(at: Points2, group: np.ndarray) -> Iterator[Markup]:
             yield Markup('<path class="s{} area dot" d="{}"/>').format(int(k) % COLOURS, path)
 
 
-def _outline(shape: int, x: float, y: float, r: float) -> str:
+def _outline(shape: int, x: Number, y: Number, r: Number) -> str:
     """A filled shape about a point: circle, square, triangle, diamond, triangle on its head."""
     match shape:
         case 0:
@@ -297,7 +297,7 @@ def _outline(shape: int, x: float, y: float, r: float) -> str:
     return f"M{x:.1f} {y + 1.15 * r:.1f}l{r:.1f} {-1.9 * r:.1f}h{-2 * r:.1f}z"
 
 
-def _glyph(colour: int, x: float, y: float, r: float, hollow: bool = False) -> Markup:
+def _glyph(colour: int, x: Number, y: Number, r: Number, hollow: bool = False) -> Markup:
     kind = "hollow" if hollow else "area"
     return Markup('<path class="s{} {}" d="{}"/>').format(colour % COLOURS, kind, _outline(colour % SHAPES, x, y, r))
 

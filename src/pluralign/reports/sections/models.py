@@ -520,9 +520,8 @@ def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) 
     yield Chart(
         name="few-shot",
         caption=f"Accuracy for {count(users)} users kept out of training, by how many decisions of their own the model "
-        "was told. The same test decisions at every point. At 0 the model knows nothing of the user. pooled, dashed, is "
-        "what personalising must beat. Whiskers: intervals, of pooled and of what cross-validation chose; the table has "
-        "all.",
+        "was told, on the same test decisions. At 0 the model knows nothing of the user. pooled, dashed, is what "
+        "personalising must beat. Whiskers: intervals of pooled and of what cross-validation chose; all are below.",
         alt="Accuracy for unseen users by decisions known: "
         + "; ".join(f"{row[0]} from {row[1]} to {row[-1]}" for row in shown if row[0] in (candidate, "pooled"))
         + ".",

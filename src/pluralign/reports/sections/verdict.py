@@ -33,7 +33,7 @@ KINDS = {
 MEANING = {
     "yes": "Users get rewards of their own: the gain on decisions that no fit saw is more than chance and noise.",
     "no": "One reward for everybody: no model of users' own tastes does better by more than chance and noise explain.",
-    "unsure": "The data are too few to say: neither a useful gain nor its absence is shown. What it takes stands below.",
+    "unsure": "Too few data to say: neither a useful gain nor its absence is shown. What it takes stands below.",
 }
 
 

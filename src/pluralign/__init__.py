@@ -8,20 +8,24 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pluralign.reports.page import write_report
+    from pluralign.reports.study import study
     from pluralign.rewards.linear import LinearReward
+    from pluralign.scans.scan import scan
     from pluralign.studies.data import load
     from pluralign.studies.fitting import fit
-    from pluralign.studies.pipeline import study
 
 __version__ = "0.1.0"
-__all__ = ["LinearReward", "__version__", "fit", "load", "study"]
+__all__ = ["LinearReward", "__version__", "fit", "load", "scan", "study", "write_report"]
 
 # Found when first asked for, so that `import pluralign` does not wait for torch.
 _HOME = {
     "LinearReward": "pluralign.rewards.linear",
     "fit": "pluralign.studies.fitting",
     "load": "pluralign.studies.data",
-    "study": "pluralign.studies.pipeline",
+    "scan": "pluralign.scans.scan",
+    "study": "pluralign.reports.study",
+    "write_report": "pluralign.reports.page",
 }
 
 

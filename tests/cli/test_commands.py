@@ -55,7 +55,8 @@ def test_study_writes_and_prints_its_verdict(run, numbers, tmp_path):
     done = run("study", numbers, "--out", tmp_path, *FEW)
     assert done.code == 0, done.err
     verdict = json.loads((tmp_path / "results.json").read_text())["verdict"]
-    assert ("Personalise." if verdict["answer"] == "personalise" else "Do not personalise.") in done.out
+    assert f"{verdict['answer'].capitalize()}." in done.out
+    assert (tmp_path / "report.html").is_file()
     assert "models in" in done.out
     again = run("study", numbers, "--out", tmp_path, *FEW, "--json")
     assert json.loads(again.out) == json.loads((tmp_path / "results.json").read_text())

@@ -47,6 +47,7 @@ def quick() -> Callable[..., StudySettings]:
             "starts": 2,
             "ridge": 1.0,
             "contexts": (0, 2, 4),
+            "draws": 19,
         }
         return StudySettings(**{**settings, **given})
 

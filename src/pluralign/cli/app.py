@@ -75,6 +75,10 @@ def study(
     unseen: Annotated[float | None, typer.Option(help="Share of users kept out of training.")] = None,
     max_clusters: Annotated[int | None, typer.Option(help="Largest number of clusters tried.")] = None,
     starts: Annotated[int | None, typer.Option(help="Restarts of the clusters' EM.")] = None,
+    worthwhile: Annotated[
+        float | None, typer.Option(help="Smallest gain in accuracy worth a model per user, a share; default 0.01.")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws from the null of each test of whether users differ.")] = None,
     seed: Seed = None,
     jobs: Annotated[
         int | None, typer.Option(help="Splits fitted at a time; default one per core, 1 on a GPU or for large data.")
@@ -83,7 +87,8 @@ def study(
 ) -> None:
     """Should you personalise? Fit the whole ladder, evaluate it on held-out rows, and say what to train.
 
-    Writes `results.json`, the fitted models and the settings to OUT. A run that was stopped goes on from there.
+    Writes `report.html`, `results.json`, figures, tables and the fitted models to OUT. A run that was stopped goes on
+    from there.
 
     \b
       pluralign study simulated --out studies/simulated
@@ -101,6 +106,8 @@ def study(
         "unseen": unseen,
         "clusters": None if max_clusters is None else [*range(1, max_clusters + 1)],
         "starts": starts,
+        "worthwhile": worthwhile,
+        "draws": draws,
         "seed": seed,
     }
     commands.study(

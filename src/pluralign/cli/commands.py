@@ -48,6 +48,7 @@ def study(
     jobs: int | None,
     json: bool,
 ) -> None:
+    from pluralign.reports import write_report
     from pluralign.studies.pipeline import run_study
 
     given = (read_yaml(config) if config else {}) | {name: value for name, value in flags.items() if value is not None}
@@ -57,12 +58,16 @@ def study(
         comparisons = source.load()
         jobs = jobs or _default_jobs(comparisons, device)
         result = run_study(comparisons, settings, out=out, cache_dir=cache, device=device, jobs=jobs, on_step=on_step)
+        if out is not None:
+            on_step("write the report")
+            page = write_report(out)
     if json:
         print_json(result.results)
         return
     print_study(result.results)
     if out is not None:
-        stdout.print(f"\nresults in {out / 'results.json'}, models in {out / 'models'}", highlight=False)
+        where = f"report in {page}, numbers in {out / 'results.json'}, models in {out / 'models'}"
+        stdout.print(f"\n{where}", highlight=False)
 
 
 def scan(source: Source, *, strict: bool, json: bool, **settings: Any) -> None:

@@ -70,9 +70,46 @@ def print_study(results: Mapping[str, Any]) -> None:
     stdout.print(table)
     if results["unseen_users"]:
         _print_unseen(results["unseen_users"], results["verdict"]["candidate"], level)
+    _print_differences(results["heterogeneity"], level)
+    if results["scan"]:
+        _print_warnings(results["scan"]["findings"])
     verdict = results["verdict"]
-    answer = "Personalise." if verdict["answer"] == "personalise" else "Do not personalise."
-    stdout.print(f"\n[bold]{answer}[/bold] {escape(verdict['reason'])}", highlight=False)
+    stdout.print(f"\n[bold]{verdict['answer'].capitalize()}.[/bold] {escape(verdict['reason'])}", highlight=False)
+
+
+def _print_differences(found: Mapping[str, Any], level: int) -> None:
+    """Do users differ, in what, and what would be seen."""
+    tests, parts, power = found["tests"], found["components"], found["power"]
+    lines = []
+    if tests:
+        shown = [f"{name}: p = {test['p_bootstrap']:.3g}, effect {test['effect']:.2f}" for name, test in tests.items()]
+        lines.append("do users differ? score tests of " + "; ".join(shown))
+    if parts:
+        shares = ", ".join(f"{name} {_share(parts[name])}" for name in ("taste", "reliability", "chance"))
+        lines.append(f"two users asked the same disagree in {_share(parts['disagreement'])}; of that {shares}")
+    if power:
+        lines.append(f"a gain of {power['detectable']:.1f} points would be seen in 8 of 10 cases")
+    if lines:
+        stdout.print(f"Is it taste or noise? ([..]: {level} % intervals)", style="italic", highlight=False)
+        for line in lines:
+            stdout.print(f"  {escape(line)}", highlight=False)
+
+
+def _print_warnings(findings: list[Mapping[str, Any]]) -> None:
+    """What the scan found that may change what the results mean; `pluralign scan` prints it all."""
+    for finding in findings:
+        if finding["severity"] != "note":
+            colour = "red" if finding["severity"] == "error" else "yellow"
+            words = escape(f"{finding['message']}; {finding['advice']}")
+            stdout.print(f"[{colour}]{finding['severity']}[/{colour}]  {words}", highlight=False)
+
+
+def _share(interval: Mapping[str, Any]) -> str:
+    """A share in per cent with its interval."""
+    estimate = f"{100 * interval['estimate']:.0f} %"
+    if interval["low"] is None:
+        return estimate
+    return f"{estimate} [{100 * interval['low']:.0f}, {100 * interval['high']:.0f}]"
 
 
 def _print_unseen(tables: list[Mapping[str, Any]], candidate: str, level: int) -> None:

@@ -352,11 +352,3 @@ def fit_whole(comparisons: Comparisons, settings: StudySettings, source: Feature
         for name, rung in rungs.items()
     }
     return Whole(design=design, rungs=rungs, models=models)
-
-
-def study(
-    comparisons: Comparisons, *, out: Path | str | None = None, device: str = "cpu", jobs: int = 1, **settings: object
-) -> Study:
-    """Run the whole study: `run_study` with the fields of `StudySettings` by name."""
-    folder = None if out is None else Path(out)
-    return run_study(comparisons, StudySettings.of(settings), out=folder, device=device, jobs=jobs)

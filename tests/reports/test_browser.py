@@ -91,12 +91,13 @@ def show(browser, pages) -> Iterator[Callable[..., Any]]:
     assert browser.get_log("browser") == []
 
 
-def keep(browser: Any, path: Path) -> None:
-    """The whole page as a picture."""
+def keep(browser: Any, folder: Path, name: str) -> None:
+    """The whole page as pictures, each of a height that a browser can draw at once."""
     width, height = browser.execute_script("return [innerWidth, document.documentElement.scrollHeight]")
-    clip = {"x": 0, "y": 0, "width": width, "height": min(height, 16_000), "scale": 1}
-    found = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    path.write_bytes(base64.b64decode(found["data"]))
+    for number, top in enumerate(range(0, height, 6000), start=1):
+        clip = {"x": 0, "y": top, "width": width, "height": min(6000, height - top), "scale": 1}
+        found = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+        (folder / f"{name}-{number}.png").write_bytes(base64.b64decode(found["data"]))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_every_plot_is_drawn(show, shots, name, width, dark):
     assert all(marks > 0 for _, marks in drawn)
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")  # nothing sticks out
     look = "phone" if width < 600 else "dark" if dark else "light"
-    keep(page, shots / f"report-{name}-{look}.png")
+    keep(page, shots, f"report-{name}-{look}")
 
 
 def test_dark_is_dark_and_the_button_turns_it_light(show):

@@ -145,7 +145,7 @@ def _frame(chart: Chart, width: int, narrow: bool) -> _Frame:
     x, y = chart.x, chart.y
     if y.categories:
         longest = max((len(name) for name in y.names), default=0) * _LETTER
-        left = 10.0 if narrow else min(max(70.0, longest + 18), 300.0)
+        left = 10.0 if narrow else min(max(70.0, 1.1 * longest + 16), 300.0)
         row = 56 if narrow else 34
         return _Frame(x, y, left, 12, width - left - 22, row * len(y.names))
     longest = max((len(name) for name in y.names), default=0)
@@ -194,7 +194,7 @@ def _labels(frame: _Frame, height: Number, narrow: bool) -> Iterator[Markup]:
         if frame.y.categories and narrow:
             yield tick.format(frame.left, y - 13, "start", short(name, 46))
         else:
-            fits = int((frame.left - 16) / _LETTER)
+            fits = int((frame.left - 16) / (1.07 * _LETTER))
             yield tick.format(frame.left - 9, y + 4.5, "end", short(name, max(fits, 4)))
     if not frame.y.categories and frame.y.label:
         if narrow:

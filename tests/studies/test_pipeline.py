@@ -225,3 +225,39 @@ def test_splits_fitted_side_by_side_are_the_splits_fitted_one_by_one(tmp_path, p
     apart = run_study(comparisons, settings, out=tmp_path, jobs=2)
     assert apart.results["ladder"] == run_study(comparisons, settings).results["ladder"]
     assert sorted(each.name for each in (tmp_path / "seeds").glob("*.json")) == ["0.json", "1.json"]
+
+
+def test_the_table_climbs_the_ladder_each_model_followed_by_its_controls(planted):
+    assert [row.name for row in planted[0].table.rows] == [
+        "pooled",
+        "cluster",
+        "cluster, another user's",
+        "cluster, random clusters",
+        "basis",
+        "basis, another user's",
+    ]
+
+
+def test_the_results_say_whether_users_differ_and_what_each_cluster_likes(results):
+    differ = results["heterogeneity"]
+    assert differ["tests"]["taste"]["p_bootstrap"] == pytest.approx(1 / 20)  # the least that 19 draws can give
+    shares = [differ["components"][name]["estimate"] for name in ("taste", "reliability", "chance")]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[0] > 0.1
+    assert differ["power"]["detectable"] > 0
+    assert len(differ["similarity"]["user"]) == len(differ["similarity"]["cosine"]) == 24
+    assert len(differ["projection"]["two"]) == 24
+    assert set(differ["missing"]) == {"covariates"}
+    assert [row["cluster"] for row in results["likes"]] == [1, 2]
+    assert results["scan"]["n_rows_scanned"] == 24 * 50
+    verdict = results["verdict"]
+    assert (verdict["kind"], verdict["n_clusters"]) == ("taste", 2)
+    assert verdict["losers"]["share"] < 0.5
+
+
+def test_a_part_that_cannot_be_made_says_why(population, quick):
+    found = run_study(population(n_users=1, n_clusters=1, comparisons_per_user=60), quick())
+    assert found.diagnosis.tests is None
+    assert "users" in found.diagnosis.missing["tests"]
+    assert found.diagnosis.similarity is None
+    assert found.diagnosis.missing["likes"] == "the users are one cluster"

@@ -305,7 +305,9 @@ def tabulate(seeds: list[SeedResult], settings: StudySettings) -> tuple[Table, d
     def controls(names: Mapping[str, object]) -> list[str]:
         return [name for name in names if name.endswith((OTHER, RANDOM))]
 
-    joined = {name: [seed.test[name] for seed in seeds] for name in seeds[0].test if all(name in s.test for s in seeds)}
+    names = [name for name in seeds[0].test if all(name in seed.test for seed in seeds)]
+    names.sort(key=lambda name: (LADDER.index(name.partition(",")[0]), name != name.partition(",")[0]))
+    joined = {name: [seed.test[name] for seed in seeds] for name in names}
     table = compare(joined, controls=controls(joined), level=settings.level)
     shared = set.intersection(*(set(seed.unseen) for seed in seeds))
     sizes = sorted({int(key.split("/")[1]) for key in shared})

@@ -23,7 +23,6 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from pluralign.errors import ConfigError
 from pluralign.evaluation import holm
@@ -194,7 +193,7 @@ def _against_cluster(column: _Column, cluster: np.ndarray, n: int, rng: np.rando
         values = column.values[keep]
         if len(np.unique(values)) < 2:
             return None
-        ranks = rankdata(values)
+        ranks = _ranks(values)
 
         def statistic(dealt: np.ndarray) -> np.ndarray:
             return _eta_squared(dealt, own, len(labels))
@@ -224,7 +223,7 @@ def _against_taste(
         return _test(column, f"taste direction {number}", name, observed, draws, len(keep), detail)
     if len(np.unique(column.values[keep])) < 2:
         return None
-    ranks, own_ranks = (rankdata(x) - (len(x) + 1) / 2 for x in (column.values[keep], own))
+    ranks, own_ranks = (_ranks(x) - (len(x) + 1) / 2 for x in (column.values[keep], own))
     size = np.sqrt((ranks**2).sum() * (own_ranks**2).sum())
     observed = float(ranks @ own_ranks / size)
     draws = _permuted(ranks, n, rng, lambda dealt: np.abs(dealt @ own_ranks) / size)
@@ -276,6 +275,12 @@ def _eta_squared(values: np.ndarray, group: np.ndarray, n_groups: int) -> np.nda
     centered = values - values.mean(1, keepdims=True)
     between = ((centered @ member) ** 2 / size).sum(1)
     return np.asarray(between / (centered**2).sum(1))
+
+
+def _ranks(values: np.ndarray) -> Float[np.ndarray, " users"]:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    _, code, size = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(size) - (size - 1) / 2)[code]
 
 
 def _share(part: np.ndarray) -> str:

@@ -59,9 +59,9 @@ class Embedding:
 
 
 def unit_rows(vector: Float[np.ndarray, "*users width"]) -> Float[np.ndarray, "*users width"]:
-    """Rows brought to length one; rows of zeros stay."""
+    """Rows brought to length one; rows of zeros stay, and so do rows of NaN."""
     length = np.linalg.norm(vector, axis=-1, keepdims=True)
-    return np.divide(vector, length, out=np.zeros_like(vector), where=length > 0)
+    return np.divide(vector, length, out=np.zeros_like(vector), where=length != 0)
 
 
 def embed_users(model: Basis | Individual, design: Design, metric: Metric = "margin") -> Embedding | None:

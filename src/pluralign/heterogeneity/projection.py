@@ -115,11 +115,15 @@ def _tsne(unit: Float[np.ndarray, "users width"], dims: int, perplexity: float, 
     start = _principal(unit, dims)
     start += 1e-3 * np.random.default_rng(seed).normal(size=start.shape)
     start *= 1e-4 / start[:, 0].std()
+    # Of few users scikit-learn's rate, at least 50, makes a cloud: two camps of 21 users in three dimensions end at a
+    # divergence of 2.2, and at 0.03 with a rate like this.
+    rate = max(len(unit) / 48, min(50.0, max(len(unit) / 12, 2.0)))
     model = TSNE(
         dims,
         perplexity=perplexity,
         metric="cosine",
         init=start.astype(np.float32),
+        learning_rate=rate,
         max_iter=MAX_ITERATIONS,
         random_state=seed,
     )

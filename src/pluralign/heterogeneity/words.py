@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 PRIOR = 500.0  # pseudo-responses of a word that every response has
-LEAST = 5  # responses that a word is in
+LEAST = 5  # distinct responses that a word is in; fewer where there are fewer than 250
 MOST_WORDS = 20_000
 MAX_LENGTH = 40  # characters; what is longer is no word
 FEW_USERS = 5
@@ -100,7 +100,7 @@ def compare_words(
         has = csr_array(counter.fit_transform([texts[i] for i in used]))
     except ValueError:  # no text has a word
         return none
-    common = np.asarray((has > 0).sum(0)).ravel() >= min(LEAST, len(used))
+    common = np.asarray((has > 0).sum(0)).ravel() >= np.clip(len(used) // 50, 1, LEAST)
     if not common.any():
         return none
     vocabulary = counter.get_feature_names_out()[common]

@@ -12,6 +12,7 @@ from pluralign.scans.formats import STORED
 from pluralign.scans.texts import Texts
 
 LONG = 8_000  # characters: about 2,000 tokens, where encoders commonly cut
+FEW = 0.005  # share of the rows below which what should not be there at all is a note
 MANY = 0.05  # share of the rows from which what may happen by chance is more than a note
 LEAST_EFFECTIVE = 0.1
 ODD_TEXTS: dict[str, tuple[str, Severity, str, str]] = {
@@ -56,6 +57,8 @@ def find_checked(comparisons: Comparisons) -> list[Finding]:
         severity, advice = CHECKED.get(each.name, ("note", "look at the rows"))
         if each.name == "duplicate" and each.count > MANY * len(comparisons):
             severity = "warning"
+        elif each.count < FEW * len(comparisons):
+            severity = "note"
         found.append(
             Finding(
                 name=each.name,
@@ -85,7 +88,7 @@ def find_odd_labels(comparisons: Comparisons) -> list[Finding]:
         found.append(
             Finding(
                 name="identical_responses",
-                severity="warning" if strict.any() else "note",
+                severity="warning" if strict.mean() >= FEW else "note",
                 message=f"{count_of(int(identical.sum()), 'row')} compare a response with itself, "
                 f"{int(strict.sum()):,} of them with a preference",
                 advice="drop them: nothing can be learnt from them, and they count as half right",
@@ -182,7 +185,7 @@ def find_odd_texts(comparisons: Comparisons, texts: Texts) -> list[Finding]:
             found.append(
                 Finding(
                     name=name,
-                    severity=severity,
+                    severity=severity if n >= FEW * len(comparisons) else "note",
                     message=f"{count_of(n, 'row')} {message}",
                     advice=advice,
                     count=n,

@@ -35,12 +35,12 @@ def find_length_rules(texts: Texts, wins: Wins, comparisons: Comparisons) -> lis
     shorter = testable & (lower_bound(habit.n - habit.shown, habit.n, alpha) > RULE)
     ruled = longer | shorter
     if not ruled.any():
-        return _find_divided(habit, wins, comparisons)
+        return _find_divided(habit, comparisons)
     share = ruled.sum() / testable.sum()
     made = share >= MANY and (testable.sum() > 2 or testable.sum() == len(np.unique(wins.user)))
     users = np.flatnonzero(ruled)
     return [
-        *_find_divided(habit, wins, comparisons),
+        *_find_divided(habit, comparisons),
         Finding(
             name="length_rule",
             severity="error" if made else "note",
@@ -59,29 +59,30 @@ def find_length_rules(texts: Texts, wins: Wins, comparisons: Comparisons) -> lis
     ]
 
 
-def _find_divided(habit: Habit, wins: Wins, comparisons: Comparisons) -> list[Finding]:
-    """Users who prefer the longer response, beside users who prefer the shorter."""
-    p = holm(habit.p_two_sided())
-    clear = p <= LEVEL
-    longer, shorter = clear & (habit.share > 0.5), clear & (habit.share < 0.5)
-    if not longer.any() or not shorter.any():
+def _find_divided(habit: Habit, comparisons: Comparisons) -> list[Finding]:
+    """Users for whom length goes the other way, or no way, where it goes one way for all together."""
+    total = habit.n.sum()
+    if not total:
         return []
-    few, word = (shorter, "shorter") if shorter.sum() <= longer.sum() else (longer, "longer")
-    users = np.flatnonzero(few)
+    share = habit.shown.sum() / total
+    word, own = ("longer", habit) if share >= 0.5 else ("shorter", Habit(shown=habit.n - habit.shown, n=habit.n))
+    share = max(share, 1 - share)
+    p = holm(own.p_below(share))
+    users = np.flatnonzero((p <= LEVEL) & (own.share <= 0.5))
+    if not len(users):
+        return []
     users = users[np.argsort(p[users], kind="stable")]
-    own = habit.shown if word == "longer" else habit.n - habit.shown
-    shown = ", ".join(f"{comparisons.user_ids[user]} in {own[user]} of {habit.n[user]} sources" for user in users[:5])
+    shown = ", ".join(f"{comparisons.user_ids[user]} {own.shown[user]} of {own.n[user]}" for user in users[:5])
     return [
         Finding(
             name="length_divides_users",
             severity="note",
-            message="the longer response is chosen more often than chance allows by "
-            f"{count_of(int(longer.sum()), 'user')} and the shorter by {int(shorter.sum()):,}; "
-            f"the fewer, who choose the {word}: {shown}"
-            f"{', ...' if len(users) > 5 else ''} (exact, Holm, 5 %)",
-            advice="a baseline of length for everybody understates what length decides here",
+            message=f"the {word} response wins in {share:.0%} of all users' sources, but not with "
+            f"{count_of(len(users), 'user')}: {shown}{', ...' if len(users) > 5 else ''} (exact, Holm, 5 %)",
+            advice="a baseline of length for everybody understates what length decides here; it is a taste that a "
+            "personal model can learn",
             count=len(users),
-            rows=some_rows(wins.row[few[wins.user]]),
+            rows=some_rows(np.isin(comparisons.user, users)),
             users=some_users(comparisons.user_ids, users),
         )
     ]

@@ -70,8 +70,9 @@ def scan(
     reference = None
     if held is not None and texts is not None:
         found, scored = find_shortcuts(texts, held, seed=seed)
-        findings, baselines = findings + found, baselines + scored
-        findings += find_leaks(texts, wins) + find_length_rules(texts, wins, comparisons)
+        findings = find_leaks(texts, wins) + found + findings
+        baselines += scored
+        findings += find_length_rules(texts, wins, comparisons)
     if held is not None:
         found, scored = find_telling_attributes(comparisons, held)
         findings, baselines = findings + found, baselines + scored

@@ -23,6 +23,7 @@ def conclude(
     table: Table,
     settings: StudySettings,
     *,
+    described: Mapping[str, str] | None = None,
     reference: IntArray | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> Verdict:
@@ -32,12 +33,14 @@ def conclude(
         seeds: What each split showed.
         table: Of the seen users.
         settings: Of the study.
+        described: The rungs fitted to all rows in words; None takes those of a split that chose the candidate.
         reference: Cluster of every user in the fit to all rows; None leaves out what a minority pays.
         diagnosis: Whether tastes differ at all; None leaves it out.
     """
     candidate = voted(seeds)
-    chooser = next((seed for seed in seeds if seed.candidate == candidate), seeds[0])
-    described = {name: str(rung["described"]) for name, rung in chooser.rungs.items()}
+    if described is None:
+        chooser = next((seed for seed in seeds if seed.candidate == candidate), seeds[0])
+        described = {name: str(rung["described"]) for name, rung in chooser.rungs.items()}
     beside = look_beside(seeds, settings, described, reference, diagnosis)
     pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
     if candidate == "pooled":

@@ -139,7 +139,8 @@ def run_study(
         cache_dir=cache_dir,
         on_step=on_step,
     )
-    verdict = conclude(seeds, table, settings, reference=whole.cluster, diagnosis=diagnosis)
+    described = {name: rung.described for name, rung in whole.rungs.items()}
+    verdict = conclude(seeds, table, settings, described=described, reference=whole.cluster, diagnosis=diagnosis)
     results = summarise(
         comparisons, settings, source.identity, seeds, table, unseen, verdict, diagnosis, reference=whole.cluster
     )

@@ -15,6 +15,11 @@ from pluralign.populations import simulate
 from pluralign.scans import Scan, scan
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast(whole_runs: None) -> None:
+    """Every test of this module runs whole scans."""
+
+
 def names(found: Scan, *severities: str) -> set[str]:
     return {each.name for each in found.findings if each.severity in (severities or ("error", "warning", "note"))}
 

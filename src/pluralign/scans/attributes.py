@@ -9,6 +9,7 @@ from pluralign.evaluation import mean_interval
 from pluralign.scans.findings import Baseline, Finding, count_of, some_rows
 from pluralign.scans.predicting import Held, baseline
 from pluralign.scans.wins import Wins
+from pluralign.types import FloatArray
 
 ENOUGH = 0.9  # accuracy of one attribute, at the interval's lower end
 MANY = 0.5
@@ -51,17 +52,15 @@ def find_telling_attributes(comparisons: Comparisons, held: Held) -> tuple[list[
                     accuracy=accuracy,
                 )
             )
-    return findings + _find_dominated(comparisons), baselines
+    return findings + _find_dominated(comparisons, attributes), baselines
 
 
-def _find_dominated(comparisons: Comparisons) -> list[Finding]:
+def _find_dominated(comparisons: Comparisons, attributes: FloatArray) -> list[Finding]:
     """Pairs in which one response is at least as good in every attribute that has a clear direction, and better in one.
 
     The direction of an attribute is that of its mean difference between winner and loser, where that is clear. Where
     attributes are only marks of which item it is (0 and 1), and for fewer than two attributes, nothing is said.
     """
-    attributes = comparisons.items.attributes
-    assert attributes is not None
     wins = Wins.of(comparisons)
     if attributes.shape[1] < 2 or not len(wins) or np.isin(attributes, (0.0, 1.0)).all():
         return []

@@ -54,7 +54,7 @@ from pluralign.inference.pooled import fit_pooled
 from pluralign.likelihoods import Logit
 from pluralign.types import FloatArray
 
-N_DECISIONS = 2000  # tasks that the population of rewards is asked
+N_DECISIONS = 1200  # tasks that the population of rewards is asked
 N_OWN = 128  # tastes
 N_SCALES = 9  # reliabilities
 ENOUGH_REPEATS = 200
@@ -164,19 +164,35 @@ class Rewards:
         agree = float(mean_all.square().sum()) / count
         return _Parts(disagreement=1 - agree, taste=square_all - square_mean, reliability=max(square_mean - agree, 0.0))
 
-    def solve(self, taste: float, reliability: float, rank: int, strength: float) -> tuple[float, float, float]:
-        """The population (factor, own, spread) whose moments are those of first-order variances at least 0."""
+    def solve(
+        self, taste: float, reliability: float, rank: int, strength: float, begin: FloatArray | None = None
+    ) -> FloatArray:
+        """The population (log factor, own, spread) whose moments are those of first-order variances.
+
+        A variance of 0 is none, and its moment is not asked for.
+        """
         wanted = np.array([0.0, rank * taste + strength * reliability, strength * taste + strength**2 * reliability])
         size = np.array([max(strength, 1e-9), max(wanted[1], 1e-3), max(wanted[2], 1e-3 * strength)])
+        free = np.array([True, taste > 0, reliability > 0])
+        found = np.zeros(3)
+        if not free[1:].any():
+            return found
 
         def miss(at: FloatArray) -> FloatArray:
-            missed: FloatArray = (self.moments(float(np.exp(at[0])), at[1], at[2]) - wanted) / size
-            return missed
+            full = np.zeros(3)
+            full[free] = at
+            missed: FloatArray = (self.moments(float(np.exp(full[0])), full[1], full[2]) - wanted) / size
+            return missed[free]
 
         # A start at 0 would stay there, the moments being even in both.
-        begin = np.array([0.05, max(taste, 1e-3) ** 0.5 * 1.1, max(min(reliability, 0.5), 1e-3) ** 0.5])
-        found = least_squares(miss, begin, bounds=([-1, 0, 0], [2.5, 50, 2]), xtol=1e-6, ftol=1e-8, diff_step=1e-3).x
-        return float(np.exp(found[0])), float(found[1]), float(found[2])
+        first = np.array([0.05, 1.1 * taste**0.5, min(reliability, 0.5) ** 0.5])
+        first = first if begin is None else np.maximum(begin, [-1, 0.5 * first[1], 0.5 * first[2]])
+        lowest, highest = np.array([-1.0, 0.0, 0.0]), np.array([2.5, 50.0, 2.0])
+        start = np.clip(first, lowest + 1e-4, highest - 1e-4)[free]
+        found[free] = least_squares(
+            miss, start, bounds=(lowest[free], highest[free]), xtol=1e-4, ftol=1e-6, diff_step=1e-3, max_nfev=30
+        ).x
+        return found
 
 
 def components(
@@ -277,17 +293,18 @@ def _from_model(design: Design, theta: Tensor | None, ridge: float | None, seed:
     change = np.nan_to_num(without - z)
     covariance = change.T @ change
 
-    def at(variances: FloatArray) -> tuple[FloatArray, tuple[float, float, float]]:
-        solved = rewards.solve(float(variances[0]), float(variances[1]), found.rank, found.strength)
-        parts = rewards.parts(*solved)
+    def at(variances: FloatArray, begin: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+        solved = rewards.solve(float(variances[0]), float(variances[1]), found.rank, found.strength, begin)
+        parts = rewards.parts(float(np.exp(solved[0])), float(solved[1]), float(solved[2]))
         d = parts.disagreement
         taste, reliability = parts.taste / d, parts.reliability / d
         return np.array([d, d * (1 - taste - reliability), taste, reliability, 1 - taste - reliability]), solved
 
     base = np.maximum(z, 0)
-    value, (_, own, spread) = at(base)
+    value, solved = at(base)
     step = np.maximum(error, 1e-9)
-    rise = np.stack([(at(base + step * axis)[0] - value) / step[i] for i, axis in enumerate(np.eye(2))], axis=1)
+    rise = np.stack([(at(base + step * axis, solved)[0] - value) / step[i] for i, axis in enumerate(np.eye(2))], axis=1)
+    rise[[2, 3], [0, 1]] = np.maximum(rise[[2, 3], [0, 1]], 0)
     uncut = value.copy()
     below = z - base
     uncut[2] += rise[2, 0] * below[0]
@@ -297,8 +314,8 @@ def _from_model(design: Design, theta: Tensor | None, ridge: float | None, seed:
     sampled = _sampling_error(design, theta)
     variance[0] += sampled**2
     variance[1] += (sampled * value[4]) ** 2
-    own_margin = own * float(rewards.rows.square().sum(1).mean().sqrt())
-    return Estimates(value, uncut, np.sqrt(variance), degrees, own_margin, spread)
+    own_margin = float(solved[1]) * float(rewards.rows.square().sum(1).mean().sqrt())
+    return Estimates(value, uncut, np.sqrt(variance), degrees, own_margin, float(solved[2]))
 
 
 def _sampling_error(design: Design, theta: Tensor) -> float:

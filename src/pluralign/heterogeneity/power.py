@@ -26,7 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import nct, t
+from scipy.optimize import brentq
+from scipy.special import nctdtr, stdtrit
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.evaluation import Predictions, paired_difference
@@ -267,22 +268,26 @@ class _Design:
 
 def _power(gain: float, variance: float, degrees: float, lift: float, level: float) -> float:
     """P(|t| > its critical value) at a true mean gain; t is lift times smaller than its distribution's."""
-    critical = t.ppf((1 + level) / 2, degrees) * lift
+    critical = float(stdtrit(degrees, (1 + level) / 2)) * lift
     shift = abs(gain) / variance**0.5
     if shift > critical + 30:
         return 1.0
-    return float(np.clip(nct.sf(critical, degrees, shift) + nct.cdf(-critical, degrees, shift), 0, 1))
+    wrong_side = float(nctdtr(degrees, shift, -critical))  # NaN where it is too small to be computed
+    return float(np.clip(1 - nctdtr(degrees, shift, critical) + np.nan_to_num(wrong_side), 0, 1))
 
 
 def _detectable(power: float, variance: float, degrees: float, lift: float, level: float) -> float:
-    """The gain at which the power is reached, by bisection; the power rises with it."""
-    low, high = 0.0, variance**0.5
-    while _power(high, variance, degrees, lift, level) < power:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _power(middle, variance, degrees, lift, level) >= power else (middle, high)
-    return high
+    """The gain at which the power is reached: the power rises with it."""
+
+    def short(gain: float) -> float:
+        return _power(gain, variance, degrees, lift, level) - power
+
+    high = variance**0.5
+    if short(0.0) >= 0:
+        return 0.0
+    while short(high) < 0:
+        high *= 2
+    return float(brentq(short, 0.0, high, xtol=1e-9 * high, rtol=1e-9))
 
 
 def _check(power: float, level: float) -> None:

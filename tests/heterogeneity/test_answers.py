@@ -80,7 +80,7 @@ def test_answers_are_drawn_with_their_probabilities(choice):
     rows = [(4, 2), (4, 1), (4, 0), (0, 3), (0, 2), (1, 2)]
     answers = Answers.of(table(rows, users=["a", "a", "a", "b", "b", "b"], choice=choice))
     margin = (answers.x @ torch.tensor([0.5, 0.3], dtype=torch.float64))[:, None]
-    draws = answers.draw(margin.expand(-1, 20_000), torch.Generator().manual_seed(0))
+    draws = answers.draw(margin, 20_000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(draws.mean(1, keepdim=True), answers.probability(margin), atol=0.015, rtol=0)
     assert float(answers.decisions.sum(draws).max()) == 1
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pluralign.heterogeneity.answers import Answers
 
-_NUMBERS = 2**24  # in a batch of columns: 64 MiB of float32
+_NUMBERS, _LEAST = 2**21, 64  # numbers in a batch of columns, and columns: few enough to stay near the processor
 _REACH, _N_NODES = 3.0, 61  # log s from -3 to 3: hardly told from guessing, and from certainty
 _SPREADS = (0.05, 0.1, *(0.15 * 1.15**step for step in range(19)))  # the last is 1.86
 _CENTERS = tuple(0.1 * step for step in range(-5, 11))
@@ -70,12 +70,12 @@ def drawn(
     same = scales is None or scales.spread == 0
     for width in _widths(len(margin), n_draws):
         if same:
-            yield answers.draw(margin[:, None].expand(-1, width), generator)
+            yield answers.draw(margin[:, None], width, generator)
         else:
             assert scales is not None
             noise = torch.randn((answers.n_users, width), generator=generator, dtype=margin.dtype, device=margin.device)
             scale = torch.exp(scales.mean[:, None] + scales.sd[:, None] * noise)
-            yield answers.draw(margin[:, None] * scale[answers.user], generator)
+            yield answers.draw(margin[:, None] * scale[answers.user], width, generator)
 
 
 def shared_decisions(answers: Answers) -> Bool[Tensor, " decisions"]:
@@ -112,6 +112,6 @@ def permuted(answers: Answers, n_permuted: int, generator: torch.Generator) -> I
 
 
 def _widths(n_rows: int, n_columns: int) -> Iterator[int]:
-    step = max(1, _NUMBERS // max(1, n_rows))
+    step = max(_LEAST, _NUMBERS // max(1, n_rows))
     for start in range(0, n_columns, step):
         yield min(step, n_columns - start)

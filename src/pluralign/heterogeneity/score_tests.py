@@ -10,7 +10,8 @@ half of sum_u S_u' W S_u minus its expectation: the score test of a variance com
   different decisions of one user: its expectation is 0 whatever the variance of an answer is (ties, lapses, misfit).
 - **Reliability is no taste.** The test of taste stands on s_u theta . phi, s_u estimated for every user
   (`nulls.fit_scales`), and takes from a user's x its regression on the user's margins under the weights of the fit: a
-  wrong s_u then moves the statistic in second order only. A taste along the pooled reward itself is not seen so, with
+  wrong s_u then moves the statistic in second order only. o_u is in units of the reward and not of s_u: were it scaled
+  with s_u, the few most certain users would decide. A taste along the pooled reward itself is not seen so, with
   one exception, for nobody's s_u is negative. *Reversed* users prefer the opposite of the pooled reward, and a second
   statistic is the sum over users of min(z_u, 0)^2, z_u the standardised score of the pooled margin at s_u = 0.
 - **The fit is accounted for.** In every draw theta moves as a refit would, by one Newton step: a penalised one in the
@@ -199,9 +200,9 @@ class _Reliability:
         by_user = answers.within(information)
         # What all users share is no difference between them: regress the residuals on the margin.
         each -= information * (each.sum(0) / by_user.sum(0).clamp(min=1e-30))
-        of_user, of_decision = answers.within(each), answers.decisions.sum(each)
+        of_user, of_decision = answers.within(each), answers.sum(each)
         total = of_user.square().sum(0) - of_decision.square().sum(0)
-        scale = by_user.square().sum(0) - answers.decisions.sum(information).square().sum(0)
+        scale = by_user.square().sum(0) - answers.sum(information).square().sum(0)
         return total / scale.clamp(min=1e-30)
 
 
@@ -236,12 +237,11 @@ class _Taste:
     @classmethod
     def of(cls, answers: Answers, margin: Float[Tensor, " rows"], scales: Scales) -> "_Taste":
         s = scales.mean.exp()[answers.user]
-        own = (s * margin)[:, None]
-        p = answers.probability(own)
-        curved = answers.curve(p, own)
-        size = answers.within(own * curved).clamp(min=1e-30)
-        slope = answers.gather(s[:, None] * curved)[:, :, 0] / size
-        whole = answers.information(p[:, 0], s)
+        p = answers.probability((s * margin)[:, None])
+        curved = answers.curve(p, margin[:, None])
+        size = answers.within(margin[:, None] * curved).clamp(min=1e-30)
+        slope = answers.gather(curved)[:, :, 0] / size
+        whole = answers.information(p[:, 0], torch.ones_like(s))
         part = (slope * size).double()
         spectrum, axes = torch.linalg.eigh(whole - part.T @ slope.double())
         spectrum = spectrum.clamp(min=0)
@@ -253,19 +253,19 @@ class _Taste:
         answers, slope, metric = replace(answers, x=answers.x @ turn), slope @ turn, metric.to(margin.dtype)
 
         def left(rows: Tensor) -> Tensor:
-            return s[rows, None] * (answers.x[rows] - margin[rows, None] * slope[answers.user[rows]])
+            return answers.x[rows] - margin[rows, None] * slope[answers.user[rows]]
 
         inner = _within_decisions(answers)
         blocks = zip(*(rows.split(_BLOCK) for rows in inner), strict=True)
         weight = torch.cat([(left(i) * left(j)) @ metric for i, j in blocks])
         same = inner[0] == inner[1]
-        own_margins = (weight[same] / s.square()) @ answers.weight
+        own_margins = weight[same] @ answers.weight
         return cls(
             answers=answers,
             margin=margin[:, None],
             scale=s[:, None],
             p=p,
-            factor=_factor(axes.T @ whole @ axes, 0.0).to(margin.dtype),
+            factor=_factor(answers.information(p[:, 0], s), 0.0).to(margin.dtype),
             slope=slope,
             metric=metric,
             inner=inner,
@@ -294,7 +294,7 @@ class _Taste:
     ) -> Float[Tensor, "2 columns"]:
         answers = self.answers
         along = answers.x @ torch.cholesky_solve(answers.x.T @ (self.scale * residual), self.factor)
-        residual = (residual - answers.curve(self.p, self.scale * along)) * self.scale
+        residual = residual - answers.curve(self.p, self.scale * along)
         followed = answers.within(self.margin * residual)
         square = residual.new_zeros((len(self.metric), residual.shape[1]))
         for group in answers.groups:
@@ -305,7 +305,7 @@ class _Taste:
                 score -= self.slope[part.users, :, None] * followed[part.users, None, :]
                 square += score.square_().sum(0)
         i, j = self.inner
-        alone = (self.inner_weight * residual[i] * residual[j] / self.scale[i].square()).sum(0)
+        alone = (self.inner_weight * residual[i] * residual[j]).sum(0)
         margin = self.margin + along
         indifferent = answers.probability(torch.zeros_like(self.margin))
         agreed = answers.within(margin * (indifferent - other) * answers.weight[:, None])

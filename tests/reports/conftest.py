@@ -134,10 +134,10 @@ def make(
             "stability": 0.91,
             "kind": {"personalise": "taste", "do not personalise": "none"}.get(answer),
             "minority": {
-                "cluster": 3, "share": 0.2, "users": n_users // 5, "accuracy_own": 0.71, "accuracy_pooled": 0.52,
-                "cost": interval(0.19, 0.05),
+                "cluster": 3, "share": 0.2, "users": n_users // 5, "accuracy_own": interval(0.71, 0.03),
+                "accuracy_pooled": interval(0.52, 0.03), "gain_accuracy": interval(0.19, 0.05),
             },
-            "losers": {"users": int((gain < 0).sum()), "share": float((gain < 0).mean())},
+            "losers": {"users": int((gain < 0).sum()), "share": float((gain < 0).mean()), "beyond_chance": 1},
             "detectable": 2.4,
         },
         "ladder": {"baseline": "pooled", "n_seeds": 2, "rows": ladder},
@@ -151,16 +151,19 @@ def make(
         ],
         "clusters": [
             {
-                "seed": split, "cluster": k + 1, "users": int(n_users * share), "share": share, "decisions": 600,
-                "accuracy": interval(0.69 + 0.01 * k, 0.03), "accuracy_pooled": interval(0.64 - 0.06 * k, 0.03),
+                "cluster": k + 1, "users": int(n_users * share), "share": share,
+                "accuracy_own": interval(0.69 + 0.01 * k, 0.03), "accuracy_pooled": interval(0.64 - 0.06 * k, 0.03),
                 "gain_accuracy": interval(0.05 + 0.07 * k, 0.03), "gain_log_prob": interval(0.06 + 0.04 * k, 0.02),
             }
-            for split in (0, 1)
             for k, share in enumerate((0.5, 0.3, 0.2))
         ],
+        "users_of": "cluster",
         "users": [
-            {"user": u, "decisions": 30, "gain_accuracy": float(g * 1.4), "gain_log_prob": float(g)}
-            for u, g in zip(ids, gain, strict=True)
+            {
+                "user": u, "cluster": int(c), "decisions": 30, "gain_accuracy": float(g * 1.4),
+                "gain_log_prob": float(g), "standard_error": 0.04,
+            }
+            for u, c, g in zip(ids, cluster, gain, strict=True)
         ],
         "seeds": [
             {
@@ -226,6 +229,10 @@ def make(
                 "user": ids[:mapped], "cluster": cluster[:mapped].tolist(), "two": three[:, :2].round(3).tolist(),
                 "three": three.round(3).tolist(), "perplexity": 30.0, "method": "t-SNE", "note": "",
             },
+            "users_apart": [
+                {"user": ids[0], "n_decisions": 60, "columns": [], "detail": say("prefers short texts")}
+            ],
+            "missing": {"covariates": "the users have no covariates"},
             "covariates": [
                 {
                     "covariate": say("age"), "kind": "number", "against": "cluster", "statistic": 0.31,

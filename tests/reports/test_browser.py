@@ -91,6 +91,18 @@ def show(browser, pages) -> Iterator[Callable[..., Any]]:
     assert browser.get_log("browser") == []
 
 
+def wait_for_frames(browser: Any) -> None:
+    """Until what was asked for is drawn."""
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+def scroll_to(browser: Any, element: Any) -> None:
+    """Bring an element to the middle of the window, so that pointing at it scrolls no more: a scroll hides the tip."""
+    by = "scrollBy({top: arguments[0].getBoundingClientRect().top - innerHeight / 2, behavior: 'instant'})"
+    browser.execute_script(by, element)
+    wait_for_frames(browser)
+
+
 def keep(browser: Any, folder: Path, name: str) -> None:
     """The whole page as pictures, each of a height that a browser can draw at once."""
     width, height = browser.execute_script("return [innerWidth, document.documentElement.scrollHeight]")
@@ -142,7 +154,7 @@ def test_the_cloud_turns(show, width):
 
     page = show("full", width=width)
     cloud = page.find_element("css selector", "svg[data-cloud]")
-    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", cloud)
+    scroll_to(page, cloud)
     angles = [(cloud.get_attribute("data-yaw"), cloud.get_attribute("data-pitch"))]
     marks = [cloud.find_element("css selector", "path.s0").get_attribute("d")]
     for act in (
@@ -151,7 +163,7 @@ def test_the_cloud_turns(show, width):
         lambda: page.find_element("css selector", "button[data-turn='0.3']").click(),
     ):
         act()
-        page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        wait_for_frames(page)
         angles.append((cloud.get_attribute("data-yaw"), cloud.get_attribute("data-pitch")))
         marks.append(cloud.find_element("css selector", "path.s0").get_attribute("d"))
     assert len(set(angles)) == len(angles)
@@ -166,11 +178,11 @@ def test_pointing_at_a_mark_says_what_it_is(show):
     tip = page.find_element("id", "tip")
     for where, said in (("#figure-ladder .wide g.mark", "points"), ("#figure-components .wide g.mark", "%")):
         mark = page.find_element("css selector", where)
-        page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+        scroll_to(page, mark)
         ActionChains(page).move_to_element(mark).perform()
         assert said in tip.text
     plot = page.find_element("css selector", "#figure-similarity svg[data-heatmap]")
-    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot)
+    scroll_to(page, plot)
     ActionChains(page).move_to_element_with_offset(plot, 20, 30).perform()
     assert tip.text.startswith("user ")
 
@@ -194,7 +206,7 @@ def test_texts_do_nothing(show):
     from selenium.webdriver import ActionChains
 
     plot = page.find_element("css selector", "#figure-user-gains svg.wide")
-    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot)
+    scroll_to(page, plot)
     for x in range(-300, 301, 100):
         ActionChains(page).move_to_element_with_offset(plot, x, x // 5).perform()
     assert page.execute_script("return document.getElementById('tip').children.length") == 0
@@ -225,7 +237,7 @@ def test_five_thousand_users_open_in_two_seconds(show):
         assert page.execute_script("return document.documentElement.dataset.drawn") == "true"
         took.append(page.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000)
         begun = time.perf_counter()
-        page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        wait_for_frames(page)
         took[-1] += time.perf_counter() - begun
     assert min(took) < 2
 

@@ -88,6 +88,19 @@ def test_every_part_may_be_null(make_results):
     assert "No answer" in page_of(nothing)
 
 
+def test_the_results_say_why_a_part_is_absent(make_results):
+    results = make_results(30)
+    results["heterogeneity"]["covariates"] = []
+    assert "Left out: the users have no covariates." in page_of(results)
+
+
+def test_models_stand_in_their_order_whatever_the_results(make_results):
+    results = make_results(30)
+    results["ladder"]["rows"].reverse()
+    (ladder,) = (b for s in build_sections(results) for b in s.blocks if getattr(b, "name", "") == "ladder")
+    assert ladder.y.names[:4] == ("reliability", "cluster", "control: another user's", "control: random clusters")
+
+
 def test_nothing_is_left_out_of_whole_results(make_results):
     blocks = [block for section in build_sections(make_results(30)) for block in section.blocks]
     assert not [block for block in blocks if getattr(block, "kind", "") == "missing"]

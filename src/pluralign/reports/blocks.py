@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -198,8 +199,16 @@ class Text:
 
 
 def note(given: object) -> Text:
-    """A remark that came with the results."""
-    return Text(text=clean(given, LONGEST), kind="note")
+    """A remark that came with the results, as a sentence."""
+    text = clean(given, LONGEST).strip()
+    text = text[:1].upper() + text[1:]
+    return Text(text=f"{text}." if text[-1:].isalnum() else text, kind="note")
+
+
+def left_out(results: Mapping[str, Any], part: str, otherwise: str) -> Text:
+    """The line in the place of an absent part: the results' own reason (`heterogeneity.missing`), or `otherwise`."""
+    reasons = (results.get("heterogeneity") or {}).get("missing") or {}
+    return Text(text=f"Left out: {clean(reasons.get(part) or otherwise, LONGEST).rstrip('.')}.", kind="missing")
 
 
 @dataclass(frozen=True, kw_only=True)

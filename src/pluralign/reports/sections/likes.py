@@ -7,10 +7,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pluralign.reports import axes
-from pluralign.reports.blocks import Block, Chart, Duel, Duels, Grid, Rule, Section, Spans, Subheading, Text, note
-from pluralign.reports.reading import LONGEST, clean, count, entries, fixed, number, percent, short, signed
+from pluralign.reports.blocks import (
+    Block,
+    Chart,
+    Duel,
+    Duels,
+    Grid,
+    Rule,
+    Section,
+    Spans,
+    Subheading,
+    Text,
+    left_out,
+    note,
+)
+from pluralign.reports.reading import LONGEST, clean, count, entries, fixed, number, part, percent, short, signed
 
-MOST_WORDS = 12
+MOST_WORDS = 8
 NUMBERS = ("margin", "margin_others", "observed", "n_observed", "observed_others", "n_observed_others")
 
 
@@ -19,13 +32,12 @@ def likes(results: dict[str, Any]) -> Section:
     blocks: list[Block] = []
     for row in entries(results.get("likes")):
         blocks += _cluster(row)
-    blocks += _apart(entries(results.get("users_apart")))
+    blocks += _apart(entries(part(results, "heterogeneity").get("users_apart")))
     return Section(
         anchor="likes",
         title="What each cluster likes",
         lead="The decisions on which a cluster parts from the others, in the words that users saw.",
-        blocks=tuple(blocks)
-        or (Text(text="Left out: there are no clusters, or nothing sets them apart.", kind="missing"),),
+        blocks=tuple(blocks) or (left_out(results, "likes", "there are no clusters, or nothing sets them apart"),),
     )
 
 

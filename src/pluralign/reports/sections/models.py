@@ -58,7 +58,7 @@ SHOWN_USERS = 10  # at either end of the table of gains
 
 def ladder(results: dict[str, Any]) -> Section:
     """Every model on the same held-out decisions, controls beside."""
-    rows = entries(part(results, "ladder").get("rows"))
+    rows = sorted(entries(part(results, "ladder").get("rows")), key=_place)
     chosen = part(results, "verdict").get("rung")
     blocks: list[Block] = []
     gains = [(row, gain) for row in rows if (gain := estimate(part(row, "gains").get("accuracy")))]
@@ -120,6 +120,14 @@ def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
             for row, gain in gains
         ],
     )
+
+
+def _place(row: dict[str, Any]) -> tuple[int, bool, str]:
+    """From the poorest model to the richest, each with its controls below it; unknown ones last."""
+    name = clean(row.get("name"))
+    order = list(RUNGS)
+    rung = name.partition(", ")[0]
+    return order.index(rung) if rung in RUNGS else len(order), bool(row.get("control")), name
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -310,7 +318,7 @@ def gains(results: dict[str, Any]) -> Section:
     found = part(results, "verdict")
     blocks: list[Block] = []
     if users:
-        blocks += _user_blocks(users, clean(found.get("candidate")))
+        blocks += _user_blocks(users, clean(results.get("users_of") or found.get("candidate")))
     elif found.get("candidate") == "pooled":
         blocks.append(Text(text="Everybody gets the same reward, so that nobody gains or loses by personalisation."))
     else:
@@ -353,6 +361,7 @@ def _user_blocks(users: list[dict[str, Any]], candidate: str) -> Iterator[Block]
         records=[
             {
                 "user": clean(row.get("user")),
+                "cluster": number(row.get("cluster")),
                 "decisions": number(row.get("decisions")),
                 "gain_log_prob": float(row["gain_log_prob"]),
                 "gain_accuracy": number(row.get("gain_accuracy")),
@@ -372,13 +381,15 @@ def _user_blocks(users: list[dict[str, Any]], candidate: str) -> Iterator[Block]
         caption="All users."
         if len(ends) == n
         else f"The {SHOWN_USERS} users who lose most and the {SHOWN_USERS} who gain most.",
-        header=("User", "Decisions", "Gain, nats", "Gain, points"),
-        numeric=(False, True, True, True),
+        header=("User", "Cluster", "Decisions", "Gain, nats", "± SE", "Gain, points"),
+        numeric=(False, *(True,) * 5),
         rows=[
             (
                 short(row.get("user"), 60),
+                count(number(row.get("cluster"))),
                 count(number(row.get("decisions"))),
                 signed(number(row.get("gain_log_prob")), 3),
+                fixed(number(row.get("standard_error"))),
                 signed(None if (points := number(row.get("gain_accuracy"))) is None else 100 * points),
             )
             for row in ends
@@ -397,28 +408,26 @@ def _gain_tip(row: dict[str, Any]) -> str:
 
 
 def _cluster_blocks(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
-    several = len({row.get("seed") for row in rows}) > 1
     names, spans, shown, records = [], [], [], []
     for row in rows:
         share, size = number(row.get("share")), number(row.get("users"))
-        where = f", split {row.get('seed')}" if several else ""
-        names.append(f"cluster {row.get('cluster')} ({percent(share)}){where}")
+        names.append(f"cluster {row.get('cluster')} ({percent(share)})")
         gain = estimate(row.get("gain_accuracy"))
         spans.append(gain)
         shown.append(
             (
-                f"{row.get('cluster')}" + where,
+                f"{row.get('cluster')}",
                 count(size),
                 percent(share),
-                span(estimate(row.get("accuracy"))),
+                span(estimate(row.get("accuracy_own"))),
                 span(estimate(row.get("accuracy_pooled"))),
                 span(gain, 1, sign=True, factor=100),
                 span(estimate(row.get("gain_log_prob")), 3, sign=True),
             )
         )
         records.append(
-            {"split": row.get("seed"), "cluster": row.get("cluster"), "users": size, "share": share}
-            | flat("accuracy", estimate(row.get("accuracy")))
+            {"cluster": row.get("cluster"), "users": size, "share": share}
+            | flat("accuracy_own", estimate(row.get("accuracy_own")))
             | flat("accuracy_pooled", estimate(row.get("accuracy_pooled")))
             | flat("gain_accuracy", gain)
             | flat("gain_log_prob", estimate(row.get("gain_log_prob")))
@@ -455,8 +464,7 @@ def _cluster_blocks(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
         )
     yield Grid(
         name="clusters",
-        caption="Each cluster's members on their own held-out decisions. Clusters are numbered by size within a "
-        "split, so that cluster 1 of two splits need not be the same people.",
+        caption="Each cluster's members on their own held-out decisions.",
         header=("Cluster", "Users", "Share", "Own reward", "One for all", "Gain, points", "Gain, nats"),
         numeric=(False, *(True,) * 6),
         rows=shown,
@@ -484,7 +492,8 @@ def few_shot(results: dict[str, Any]) -> Section:
 
 def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) -> Iterator[Block]:
     sizes = [clean(each.get("n_context")) for each in tables]
-    names = list(dict.fromkeys(row.get("name") for each in tables for row in entries(each.get("rows"))))
+    rows = sorted((row for each in tables for row in entries(each.get("rows"))), key=_place)
+    names = list(dict.fromkeys(row.get("name") for row in rows))
     candidate = part(results, "verdict").get("candidate")
     lines, records, shown, ends = [], [], [], []
     for k, name in enumerate(names):

@@ -7,7 +7,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pluralign.reports import axes
-from pluralign.reports.blocks import Block, Chart, Finding, Findings, Glossary, Grid, Rule, Section, Spans, Text, note
+from pluralign.reports.blocks import (
+    Block,
+    Chart,
+    Finding,
+    Findings,
+    Glossary,
+    Grid,
+    Rule,
+    Section,
+    Spans,
+    Text,
+    left_out,
+    note,
+)
 from pluralign.reports.reading import (
     LONGEST,
     Estimate,
@@ -61,9 +74,9 @@ def scan(results: dict[str, Any]) -> Section:
         blocks += _baselines(entries(found.get("baselines")), results)
         scanned = number(found.get("n_rows_scanned"))
         if scanned is not None:
-            blocks.append(note(f"{count(scanned)} rows were looked at. {clean(found.get('note'))}".strip()))
+            blocks.append(note(f"{count(scanned)} rows were looked at; {clean(found.get('note'))}".strip("; ")))
     else:
-        blocks.append(Text(text="Left out: the data were not scanned.", kind="missing"))
+        blocks.append(left_out(results, "scan", "the data were not scanned"))
     return Section(
         anchor="scan",
         title="Can the data be trusted?",
@@ -145,9 +158,9 @@ def _baselines(rows: list[dict[str, Any]], results: dict[str, Any]) -> Iterator[
         ),
         records=[{"rule": name, **flat("accuracy", each), "message": message} for name, each, _, message in given],
     )
-    for name, _, _, message in given:
+    for _, _, _, message in given:
         if message:
-            yield note(f"{name}: {message}")
+            yield note(message)
 
 
 def settings(results: dict[str, Any]) -> Section:

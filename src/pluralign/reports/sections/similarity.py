@@ -23,6 +23,7 @@ from pluralign.reports.blocks import (
     Section,
     Spans,
     Text,
+    left_out,
     note,
 )
 from pluralign.reports.reading import (
@@ -54,8 +55,7 @@ def similarity(results: dict[str, Any]) -> Section:
         title="Are users alike?",
         lead="The likeness of any two users' own rewards, beside what random vectors show: they too have cosines near "
         "0.8 when there are few decisions or few dimensions.",
-        blocks=tuple(blocks)
-        or (Text(text="Left out: the results hold no similarities between users.", kind="missing"),),
+        blocks=tuple(blocks) or (left_out(results, "similarity", "the results hold no similarities between users"),),
     )
 
 
@@ -263,8 +263,13 @@ def projection(results: dict[str, Any]) -> Section:
     if found.get("note"):
         blocks.append(note(found["note"]))
     if not blocks:
-        blocks.append(Text(text="Left out: the results hold no map of users.", kind="missing"))
-    blocks += _covariates(entries(part(results, "heterogeneity").get("covariates")))
+        blocks.append(left_out(results, "projection", "the results hold no map of users"))
+    covariates = entries(part(results, "heterogeneity").get("covariates"))
+    if covariates:
+        blocks.append(_covariates(covariates))
+    else:
+        why = "users carry no covariates, or none was tried, so that nothing can be said of who is in which cluster"
+        blocks.append(left_out(results, "covariates", why))
     return Section(
         anchor="map",
         title="A map of users",
@@ -273,12 +278,7 @@ def projection(results: dict[str, Any]) -> Section:
     )
 
 
-def _covariates(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
-    if not rows:
-        yield Text(
-            text="Left out: what clusters go with; users carry no covariates, or none was tried.", kind="missing"
-        )
-        return
+def _covariates(rows: Sequence[dict[str, Any]]) -> Grid:
     keys = (
         "covariate",
         "kind",
@@ -290,7 +290,7 @@ def _covariates(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
         "n_users",
         "detail",
     )
-    yield Grid(
+    return Grid(
         name="covariates",
         caption="What is known of users (age, country, expertise ...) and whether clusters or tastes go with it. "
         "p, corrected: for the number of pairs tried; below 0.05 it is unlikely to be chance.",

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from pluralign.reports import axes
-from pluralign.reports.blocks import Block, Chart, Grid, Line, Rule, Section, Spans, Stretch, Subheading, Text, note
+from pluralign.reports.blocks import (
+    Block,
+    Chart,
+    Grid,
+    Line,
+    Rule,
+    Section,
+    Spans,
+    Stretch,
+    Subheading,
+    left_out,
+    note,
+)
 from pluralign.reports.reading import (
     Estimate,
     clean,
@@ -47,7 +59,7 @@ def taste(results: dict[str, Any]) -> Section:
     ):
         blocks.append(Subheading(text=title))
         made = list(make(part(found, key), results))
-        blocks += made or [Text(text=f"Left out: {_absent(key)}.", kind="missing")]
+        blocks += made or [left_out(results, key, _absent(key))]
     return Section(
         anchor="taste",
         title="Taste or noise",
@@ -155,7 +167,7 @@ def _components(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Bloc
         "repeats": "Measured on decisions that users repeated.",
         "model": "From the fitted models: nobody repeated a decision.",
     }
-    yield note(" ".join(filter(None, (how.get(clean(found.get("source"))), clean(found.get("note"))))))
+    yield from (note(said) for said in (how.get(clean(found.get("source"))), found.get("note")) if said)
 
 
 def _percents(given: Estimate | None) -> str:
@@ -166,8 +178,8 @@ def _ceiling(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Block]:
     rows = {row.get("name"): row for row in entries(part(results, "ladder").get("rows"))}
     candidate = clean(part(results, "verdict").get("candidate"))
     given: list[tuple[str, Estimate | None, int]] = [
-        ("best possible, knowing each user's taste", estimate(found.get("accuracy_ceiling_own")), 0),
-        ("best possible, one reward for all", estimate(found.get("accuracy_ceiling_pooled")), 0),
+        ("best, knowing each user's taste", estimate(found.get("accuracy_ceiling_own")), 0),
+        ("best, one reward for all", estimate(found.get("accuracy_ceiling_pooled")), 0),
         ("users agree with themselves", estimate(found.get("repeat_agreement")), 2),
         ("users agree with each other", estimate(found.get("shared_agreement")), 2),
     ]

@@ -109,21 +109,23 @@ def _who(found: dict[str, Any]) -> Iterator[Tile]:
         )
     minority = part(found, "minority")
     if minority:
-        cost = estimate(minority.get("cost"))
-        own, pooled = (number(minority.get(key)) for key in ("accuracy_own", "accuracy_pooled"))
+        cost = estimate(minority.get("gain_accuracy"))
+        own, pooled = (span(estimate(minority.get(key))) for key in ("accuracy_own", "accuracy_pooled"))
         sizes = f"{percent(number(minority.get('share')))} of users"
         yield Tile(
             label="What one reward costs the minority",
             value="–" if cost is None else f"{fixed(100 * cost.value, 1)} points",
             interval="" if cost is None else _points(cost.low, cost.high),
-            beside=f"{sizes}: own reward {fixed(own)}, one reward for all {fixed(pooled)}",
+            beside=f"{sizes}: own reward {own}, one reward for all {pooled}",
         )
     losers = part(found, "losers")
     if losers:
+        beyond = number(losers.get("beyond_chance"))
         yield Tile(
             label="Users who lose by it",
             value=percent(number(losers.get("share"))),
-            beside=f"{count(number(losers.get('users')))} users, on the decisions held out",
+            beside=f"{count(number(losers.get('users')))} users, on the decisions held out"
+            + ("" if beyond is None else f"; {count(beyond)} of them beyond chance"),
         )
     if (detectable := number(found.get("detectable"))) is not None:
         yield Tile(

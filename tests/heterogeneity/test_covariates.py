@@ -113,13 +113,13 @@ def test_the_level_holds_when_users_are_dealt_anew():
     n, rejected, families = 40, [], []
     cluster, taste = np.repeat([0, 1, 2], [25, 10, 5]), rng.standard_t(3, size=(n, 1))
     users = pa.table({"age": rng.integers(18, 70, n), "place": rng.choice(list("aaab"), n)})
-    for seed in range(150):
+    for seed in range(100):
         dealt = users.take(pa.array(rng.permutation(n)))
         tests = compare_covariates(dealt, cluster, taste, n_permutations=99, seed=seed)
         rejected += [test.p_value <= 0.05 for test in tests]
         families.append(min(test.p_adjusted for test in tests) <= 0.05)
-    # 600 tests, some of them dependent: 5 % has a standard error of about 1 %.
-    assert 0.025 < np.mean(rejected) < 0.075
+    # 400 tests, some of them dependent: 5 % has a standard error of about 1.2 %.
+    assert 0.02 < np.mean(rejected) < 0.08
     assert np.mean(families) < 0.1
 
 

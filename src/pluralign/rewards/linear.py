@@ -106,20 +106,22 @@ class LinearReward:
         own = self.user_index(comparisons.user_ids)[design.user]
         return self.users.predict(design, torch.full_like(own, UNKNOWN) if unknown else own)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write safetensors and JSON into a folder."""
+        folder = Path(folder)
         store.save(self.users, folder)
         save_encoder(self.encoder, folder)
         self.standardizer.save(folder / "standardizer.safetensors")
         write_json(folder / "reward.json", {"user_ids": list(self.user_ids)})
 
     @classmethod
-    def load(cls, folder: Path) -> LinearReward:
+    def load(cls, folder: Path | str) -> LinearReward:
         """Read what `save` wrote.
 
         Raises:
             CacheError: The folder holds no reward model.
         """
+        folder = Path(folder)
         path = folder / "reward.json"
         if not path.is_file():
             raise CacheError(

@@ -97,9 +97,12 @@ def wait_for_frames(browser: Any) -> None:
 
 
 def scroll_to(browser: Any, element: Any) -> None:
-    """Bring an element to the middle of the window, so that pointing at it scrolls no more: a scroll hides the tip."""
-    by = "scrollBy({top: arguments[0].getBoundingClientRect().top - innerHeight / 2, behavior: 'instant'})"
-    browser.execute_script(by, element)
+    """Bring the middle of an element to the middle of the window (scrollIntoView minds a drawing, not its parts)."""
+    browser.execute_script(
+        "const box = arguments[0].getBoundingClientRect();"
+        "scrollBy({ top: box.top + box.height / 2 - innerHeight / 2, behavior: 'instant' });",
+        element,
+    )
     wait_for_frames(browser)
 
 

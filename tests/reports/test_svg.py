@@ -107,9 +107,9 @@ def test_a_picture_has_a_pixel_for_every_value():
     assert kind == "data:image/png;base64"
     assert image.size == (3, 2)
     pixels = np.array(image)
-    assert pixels[0].tolist() == [list(stop) for stop in (svg._STOPS[0], svg._STOPS[2], svg._STOPS[4])]
-    assert pixels[1, 1].tolist() == list(svg._STOPS[2])  # no value is white
-    assert pixels[1, 2].tolist() == list(svg._STOPS[4])  # beyond 1 is 1
+    assert pixels[0].tolist() == [list(stop) for stop in (svg.STOPS[0], svg.STOPS[2], svg.STOPS[4])]
+    assert pixels[1, 1].tolist() == list(svg.STOPS[2])  # no value is white
+    assert pixels[1, 2].tolist() == list(svg.STOPS[4])  # beyond 1 is 1
 
 
 def test_page_and_paper_have_the_same_colours():

@@ -64,7 +64,7 @@
       else if (!(at.target.closest && at.target.closest("svg[data-dots], svg[data-heatmap], svg[data-cloud]"))) show("");
     });
   }
-  addEventListener("scroll", () => show(""), { passive: true });
+  addEventListener("touchmove", () => show(""), { passive: true });  // a mouse says itself what is under it now
 
   const SVG = "http://www.w3.org/2000/svg";
   const SIZE = 115, BINS = 3;
@@ -98,7 +98,7 @@
     const layers = [];  // the far points first, so that the near ones cover them
     for (let bin = 0; bin < BINS; bin++) {
       for (const k of groups) {
-        const made = path(`s${k % 8} ${k % 5 ? "area" : "pen"} mark3`);
+        const made = path(`s${k % 8} ${k % 5 ? "area" : "pen"}`);
         const r = radius * (0.8 + 0.2 * bin);
         made.setAttribute("opacity", (0.4 + 0.25 * bin).toFixed(2));
         if (k % 5 === 0) made.setAttribute("stroke-width", 2 * r);

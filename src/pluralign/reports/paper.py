@@ -13,7 +13,7 @@ import numpy as np
 from pluralign.files import replacing
 from pluralign.reports.blocks import Chart, Cloud, Dots, Heatmap, Line, Rule, Spans, Stretch
 from pluralign.reports.reading import short
-from pluralign.reports.svg import _STOPS, COLOURS, PITCH, SHAPES, YAW, unit_cube
+from pluralign.reports.svg import COLOURS, PITCH, SHAPES, STOPS, YAW, unit_cube
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +132,7 @@ def _columns(labels: Sequence[str]) -> int:
 def _heatmap(figure: Figure, shown: Heatmap) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("cosine", [tuple(v / 255 for v in stop) for stop in _STOPS])
+    colours = LinearSegmentedColormap.from_list("cosine", [tuple(v / 255 for v in stop) for stop in STOPS])
     panels = [("users", shown.values)] + ([("under the null", shown.null)] if shown.null is not None else [])
     image = None
     for k, (title, values) in enumerate(panels):

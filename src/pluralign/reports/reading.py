@@ -34,11 +34,6 @@ class Estimate:
     low: float | None
     high: float | None
 
-    @property
-    def clear_of_zero(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
     def scaled(self, factor: Number) -> Estimate:
         """The same in another unit; the factor is above 0."""
         return Estimate(

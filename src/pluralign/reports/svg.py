@@ -30,7 +30,7 @@ COLOURS = 8
 SHAPES = 5  # with 8 colours 40 groups look different
 YAW, PITCH = -0.6, 0.45  # of a cloud before anybody turns it, radians
 _LETTER = 6.9  # mean width of a letter at 13 px
-_STOPS = ((0x0B, 0x4F, 0x8A), (0x6A, 0xAE, 0xD6), (0xF7, 0xF7, 0xF4), (0xF0, 0xA0, 0x62), (0xB3, 0x45, 0x00))
+STOPS = ((0x0B, 0x4F, 0x8A), (0x6A, 0xAE, 0xD6), (0xF7, 0xF7, 0xF4), (0xF0, 0xA0, 0x62), (0xB3, 0x45, 0x00))
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def project(xyz: Float[np.ndarray, "points 3"], yaw: Number, pitch: Number) -> F
 
 def picture(values: Float[np.ndarray, "rows columns"]) -> str:
     """Values in [-1, 1] as a PNG, one pixel each, in a data address: blue below 0, white at 0, orange above."""
-    where = (np.clip(np.nan_to_num(values), -1, 1) + 1) / 2 * (len(_STOPS) - 1)
-    stops = np.array(_STOPS, dtype=float)
-    below = np.minimum(where.astype(int), len(_STOPS) - 2)
+    where = (np.clip(np.nan_to_num(values), -1, 1) + 1) / 2 * (len(STOPS) - 1)
+    stops = np.array(STOPS, dtype=float)
+    below = np.minimum(where.astype(int), len(STOPS) - 2)
     share = (where - below)[..., None]
     rgb = np.rint(stops[below] * (1 - share) + stops[below + 1] * share).astype(np.uint8)
     rows, columns = values.shape

@@ -85,6 +85,17 @@ def test_answers_are_drawn_with_their_probabilities(choice):
     assert float(answers.decisions.sum(draws).max()) == 1
 
 
+@pytest.mark.parametrize("choice", [None, [0, 0, 0, 1, 1, 2]])
+def test_numbers_that_stand_for_the_answers_give_them_back(choice):
+    rows = [(4, 2), (4, 1), (4, 0), (0, 3), (0, 2), (1, 2)]
+    answers = Answers.of(table(rows, users=["a", "a", "a", "b", "b", "b"], choice=choice))
+    p = answers.probability((answers.x @ torch.tensor([0.5, 0.3], dtype=torch.float64))[:, None]).expand(-1, 500)
+    number = answers.place(p, torch.Generator().manual_seed(0))
+    assert torch.equal(answers.answer(p, number), answers.other[:, None].expand(-1, 500))
+    assert number.min() >= 0
+    assert number.max() < 1
+
+
 def test_information_is_the_negative_hessian():
     rows = [(4, 2), (4, 1), (0, 3), (0, 2), (1, 2)]
     answers = Answers.of(table(rows, users=["a", "a", "b", "b", "b"], choice=[0, 0, 1, 1, 2], weight=[2.0, 2, 1, 1, 3]))

@@ -12,8 +12,8 @@ from pluralign.features import Design, encode, fit_encoder, make_encoder
 from pluralign.files import plain
 from pluralign.heterogeneity import score_tests
 from pluralign.heterogeneity.answers import Answers
-from pluralign.heterogeneity.nulls import Scales, fit_scales
-from pluralign.heterogeneity.score_tests import _Reliability, _Taste
+from pluralign.heterogeneity.nulls import Scales, drawn
+from pluralign.heterogeneity.score_tests import _Reliability, _softened, _Taste
 from pluralign.populations import draw_tastes, relabel, simulate
 
 DIM, N_NULLS = 8, 500  # of the studies
@@ -85,11 +85,13 @@ def test_taste_is_the_sum_over_pairs_of_different_decisions_of_a_user(n_choices)
     score, left = [], np.zeros((3, 3))
     for u in range(5):
         mine = np.flatnonzero(user == u)
-        slope = sum(m[j] @ v[j] @ x[j] for j in mine) / sum(m[j] @ v[j] @ m[j] for j in mine)
+        size = sum(m[j] @ v[j] @ m[j] for j in mine)
+        slope = sum(m[j] @ v[j] @ x[j] for j in mine) / size
+        followed = sum(m[j] @ e[j] for j in mine) / size
         for j in mine:
             own = x[j] - np.outer(m[j], slope)
             left += own.T @ v[j] @ own
-            score.append((u, own.T @ e[j]))
+            score.append((u, own.T @ (e[j] - v[j] @ m[j] * followed)))
     value, axis = np.linalg.eigh(left)
     weight = np.where(value > 1e-5 * value.max(), (value.clip(0) + 1e-3 * value.max()) ** -0.5, 0)
     metric = (axis * weight / (weight * value).sum()) @ axis.T
@@ -208,9 +210,8 @@ def test_ties_and_soft_labels_keep_their_smaller_variance():
     tied = replace(design, decisions=replace(design.decisions, outcome=outcome))
     answers = Answers.of(tied)
     margin = answers.x @ torch.zeros(3, dtype=torch.float64)
-    taste = _Taste.of(answers, margin, fit_scales(answers, margin))
-    generator = torch.Generator().manual_seed(0)
-    other = next(taste.draw(fit_scales(answers, margin), 50, generator))
+    p = answers.probability(margin[:, None])
+    other = next(_softened(answers, p, drawn(answers, margin, None, 50, torch.Generator().manual_seed(0))))
     filled = answers.weight > 0
     assert float((other[filled] - 0.5).square().mean()) == pytest.approx(1 / 8)  # half of an answer's 1/4
     assert score_tests(tied, ridge=1.0, n_draws=99).taste.p_bootstrap > 0.05

@@ -215,14 +215,36 @@ class Answers:
         item is chosen, else 0."""
         p = self.probability(margin)
         uniform = torch.rand((self.decisions.count, columns), generator=generator, dtype=p.dtype, device=p.device)
+        return self.answer(p, uniform)
+
+    def answer(
+        self, p: Float[Tensor, "rows any"], uniform: Float[Tensor, "decisions columns"]
+    ) -> Float[Tensor, "rows columns"]:
+        """Answers that numbers in [0, 1) stand for: the other items' shares in order, then the reference's."""
         if self.decisions.pairwise:
             return (uniform < p).to(p.dtype)
+        upper, uniform = self._upper(p), uniform[self.decisions.index]
+        return ((uniform < upper) & (uniform >= upper - p)).to(p.dtype)
+
+    def place(self, p: Float[Tensor, "rows columns"], generator: torch.Generator) -> Float[Tensor, "decisions columns"]:
+        """Numbers in [0, 1) that stand for the answers given, uniform where the probabilities are true."""
+        uniform = torch.rand((self.decisions.count, p.shape[1]), generator=generator, dtype=p.dtype, device=p.device)
+        if self.decisions.pairwise:
+            # A tie falls to either side by chance.
+            side = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=p.device) < self.other[:, None]
+            return torch.where(side, uniform * p, p + uniform * (1 - p))
+        upper, other = self._upper(p), self.other[:, None]
+        low, width = self.sum(other * (upper - p)), self.sum(other * p)
+        reference, total = 1 - self.sum(other), self.sum(p)
+        return low + reference * total + uniform * (width + reference * (1 - total))
+
+    def _upper(self, p: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """Sum of the probabilities of a decision's rows up to this one."""
         index, upper = self.decisions.index, p.clone()
         for apart in range(1, int(self.decisions.n_items.max()) - 1):
             same = (index[apart:] == index[:-apart]).to(p.dtype)[:, None]
             upper[apart:] += p[:-apart] * same
-        uniform = uniform[index]
-        return ((uniform < upper) & (uniform >= upper - p)).to(p.dtype)
+        return upper
 
 
 def _turn(design: Design) -> tuple[Int[Tensor, " decisions"], Int[Tensor, " rows"], Float[Tensor, " rows"]]:

@@ -67,15 +67,40 @@ def drawn(
     generator: torch.Generator,
 ) -> Iterator[Float[Tensor, "rows columns"]]:
     """Answers drawn from the logit of the margins, each user's scale from its posterior (1 for everybody if None)."""
-    same = scales is None or scales.spread == 0
     for width in _widths(len(margin), n_draws):
-        if same:
-            yield answers.draw(margin[:, None], width, generator)
-        else:
-            assert scales is not None
-            noise = torch.randn((answers.n_users, width), generator=generator, dtype=margin.dtype, device=margin.device)
-            scale = torch.exp(scales.mean[:, None] + scales.sd[:, None] * noise)
-            yield answers.draw(margin[:, None] * scale[answers.user], width, generator)
+        yield answers.draw(_scaled(answers, margin, scales, width, generator), width, generator)
+
+
+def dealt(
+    answers: Answers,
+    margin: Float[Tensor, " rows"],
+    scales: Scales,
+    n_permuted: int,
+    generator: torch.Generator,
+) -> Iterator[Float[Tensor, "rows columns"]]:
+    """Answers permuted among those who answered one question, as each would have given them.
+
+    Between users of different reliability answers are not exchangeable, but what stands behind them is: a number u,
+    uniform in [0, 1) under the null, drawn from the part of it that stands for the answer given. The receiver's answer
+    is what u stands for at the receiver's own probabilities. Where all scales are equal it is the giver's answer.
+    """
+    index = answers.decisions.index
+    for rows in permuted(answers, n_permuted, generator):
+        width = rows.shape[1]
+        p = answers.probability(_scaled(answers, margin, scales, width, generator)).expand(-1, width)
+        given = answers.place(p, generator).gather(0, index[rows[answers.first_row]])
+        yield answers.answer(p, given)
+
+
+def _scaled(
+    answers: Answers, margin: Float[Tensor, " rows"], scales: Scales | None, columns: int, generator: torch.Generator
+) -> Float[Tensor, "rows any"]:
+    """Margins times a draw of every user's scale, a column for each draw; one column where all users are alike."""
+    if scales is None or scales.spread == 0:
+        return margin[:, None]
+    noise = torch.randn((answers.n_users, columns), generator=generator, dtype=margin.dtype, device=margin.device)
+    scale = torch.exp(scales.mean[:, None] + scales.sd[:, None] * noise)
+    return margin[:, None] * scale[answers.user]
 
 
 def shared_decisions(answers: Answers) -> Bool[Tensor, " decisions"]:

@@ -9,11 +9,12 @@ half of sum_u S_u' W S_u minus its expectation: the score test of a variance com
 - **Cross-products only.** The terms of a decision with itself are left out, so that a statistic is a sum over pairs of
   different decisions of one user: its expectation is 0 whatever the variance of an answer is (ties, lapses, misfit).
 - **Reliability is no taste.** The test of taste stands on s_u theta . phi, s_u estimated for every user
-  (`nulls.fit_scales`), and takes from a user's x its regression on the user's margins under the weights of the fit: a
-  wrong s_u then moves the statistic in second order only. o_u is in units of the reward and not of s_u: were it scaled
-  with s_u, the few most certain users would decide. A taste along the pooled reward itself is not seen so, with
-  one exception, for nobody's s_u is negative. *Reversed* users prefer the opposite of the pooled reward, and a second
-  statistic is the sum over users of min(z_u, 0)^2, z_u the standardised score of the pooled margin at s_u = 0.
+  (`nulls.fit_scales`), and takes from a user's residuals their regression on the user's margins, in what was seen as in
+  every draw: a wrong s_u then moves the statistic in second order only. o_u is in units of the reward and not of s_u:
+  were it scaled with s_u, the few most certain users would decide. A taste along the pooled reward itself is not seen
+  so, with one exception, for nobody's s_u is negative. *Reversed* users prefer the opposite of the pooled reward, and a
+  second statistic is the sum over users of min(z_u, 0)^2, z_u the standardised score of the pooled margin at s_u = 0.
+  The test takes the larger of the two, standardised.
 - **The fit is accounted for.** In every draw theta moves as a refit would, by one Newton step: a penalised one in the
   test of reliability, where margins are the statistic; in that of taste the residuals are projected off the common
   directions, so that the bias of a shrunk theta drops out.
@@ -25,8 +26,8 @@ half of sum_u S_u' W S_u minus its expectation: the score test of a variance com
 The bootstrap draws answers from the fitted null: the pooled model for reliability, and for taste each user's s_u from
 its posterior. Where users answered the same questions (same source, same items), answers are also permuted among those
 who gave them. That leaves alone what everybody's answers share because the reward is not linear in the features, which
-the bootstrap takes for taste where the questions of one user are alike. For taste it is Pearson residuals that move, so
-that users of different reliability stay exchangeable in the first two moments (among k > 2 up to correlations).
+the bootstrap takes for taste where the questions of one user are alike. For taste they are permuted so that users may
+differ in reliability (`nulls.dealt`).
 
 Reliability is how closely the pooled reward is followed, and tastes vary that too. Where taste is found, a small
 p-value of reliability does not mean that anybody is careless.
@@ -43,7 +44,7 @@ from torch import Tensor
 from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.heterogeneity.answers import Answers
-from pluralign.heterogeneity.nulls import Scales, drawn, fit_scales, permuted, shared_decisions
+from pluralign.heterogeneity.nulls import Scales, dealt, drawn, fit_scales, permuted, shared_decisions
 from pluralign.inference.pooled import fit_pooled
 
 _FLOOR = 1e-3  # of the largest eigenvalue: added to all before the metric's power is taken
@@ -120,32 +121,37 @@ def score_tests(
     n_permuted = n_permuted if share > 0 else 0
     generator = torch.Generator(margin.device).manual_seed(seed)
 
+    null = _softened(answers, taste.p, drawn(taste.answers, margin, scales, n_draws, generator))
     seen = taste.of_answers(answers.other[:, None])
-    draws = torch.cat([taste.of_answers(each) for each in taste.draw(scales, n_draws, generator)], 1)
-    own, size = _standardised(torch.cat([seen, draws], 1)).amax(0), draws[0]
+    draws = torch.cat([seen, *(taste.of_answers(each) for each in null)], 1)
+    own, size = _largest(draws), draws[0, 1:]
     excess = float((seen[0, 0] - size.mean()) / size.var()) if n_draws > 1 and float(size.var()) > 0 else 0.0
-    permutations = [taste.of_rows(rows)[:1] for rows in permuted(taste.answers, n_permuted, generator)]
+    null = _softened(answers, taste.p, dealt(taste.answers, margin, scales, n_permuted, generator))
+    permutations = _largest(torch.cat([seen, *(taste.of_answers(each) for each in null)], 1))
     of_taste = ScoreTest(
         name="taste",
         statistic=float(own[0]),
         expected=float(own[1:].mean()),
         effect=math.sqrt(max(0.0, 2 * excess * taste.ratio)),
         p_bootstrap=_p_value(own[0], own[1:]),
-        p_permutation=_p_value(seen[0, 0], torch.cat(permutations, 1)[0]) if permutations else None,
+        p_permutation=_p_value(permutations[0], permutations[1:]) if n_permuted else None,
         n_draws=n_draws,
         n_permuted=n_permuted,
         note=_note("taste", share, n_permuted),
     )
     seen = reliability.of_answers(answers.other[:, None])
-    draws = torch.cat([reliability.of_answers(each) for each in reliability.draw(n_draws, generator)])
-    permutations = [reliability.of_answers(answers.other[rows]) for rows in permuted(answers, n_permuted, generator)]
+    null = _softened(answers, reliability.p, drawn(taste.answers, margin, None, n_draws, generator))
+    draws = torch.cat([reliability.of_answers(each) for each in null])
+    permutations = torch.cat(
+        [seen, *(reliability.of_answers(answers.other[rows]) for rows in permuted(answers, n_permuted, generator))]
+    )
     of_reliability = ScoreTest(
         name="reliability",
         statistic=float(seen[0]),
         expected=float(draws.mean()),
         effect=math.sqrt(max(0.0, float(seen[0] - draws.mean()))),
         p_bootstrap=_p_value(seen[0], draws),
-        p_permutation=_p_value(seen[0], torch.cat(permutations)) if permutations else None,
+        p_permutation=_p_value(seen[0], permutations[1:]) if n_permuted else None,
         n_draws=n_draws,
         n_permuted=n_permuted,
         note=_note("reliability", share, n_permuted),
@@ -182,11 +188,6 @@ class _Reliability:
             pull=answers.x.T @ (answers.weight[:, None] * (p - answers.other[:, None])),
         )
 
-    def draw(self, n_draws: int, generator: torch.Generator) -> Iterator[Float[Tensor, "rows columns"]]:
-        softness = _softness(self.answers, self.p)
-        for other in drawn(self.answers, self.margin[:, 0], None, n_draws, generator):
-            yield _soften(other, self.p, softness)
-
     def of_answers(self, other: Float[Tensor, "rows columns"]) -> Float[Tensor, " columns"]:
         """Moment estimate of the variance of log s_u, theta refitted by one Newton step, for each column."""
         answers, weight = self.answers, self.answers.weight[:, None]
@@ -216,7 +217,7 @@ class _Taste:
         scale: Each user's s_u at its posterior median, (rows, 1).
         p: Probability of the row's other item at scale * margin, (rows, 1).
         factor: Cholesky factor of theta's information, (dim, dim).
-        slope: Regression of a user's features on its margins, (users, dim).
+        curved: Covariance of the answers times the margins, (rows, 1).
         metric: Weight of every axis, (dim,).
         inner: Rows of one decision, itself included, two by two, (2, pairs).
         inner_weight: Their own part of S_u' W S_u per product of residuals, (pairs, 1).
@@ -228,7 +229,7 @@ class _Taste:
     scale: Float[Tensor, "rows 1"]
     p: Float[Tensor, "rows 1"]
     factor: Float[Tensor, "dim dim"]
-    slope: Float[Tensor, "users dim"]
+    curved: Float[Tensor, "rows 1"]
     metric: Float[Tensor, " dim"]
     inner: Int[Tensor, "2 pairs"]
     inner_weight: Float[Tensor, "pairs 1"]
@@ -266,43 +267,27 @@ class _Taste:
             scale=s[:, None],
             p=p,
             factor=_factor(answers.information(p[:, 0], s), 0.0).to(margin.dtype),
-            slope=slope,
+            curved=curved,
             metric=metric,
             inner=inner,
             inner_weight=torch.where(same, weight, 2 * weight)[:, None],
             ratio=float(own_margins / (margin.square() @ answers.weight).clamp(min=1e-30)),
         )
 
-    def draw(self, scales: Scales, n_draws: int, generator: torch.Generator) -> Iterator[Float[Tensor, "rows columns"]]:
-        softness = _softness(self.answers, self.p)
-        for other in drawn(self.answers, self.margin[:, 0], scales, n_draws, generator):
-            yield _soften(other, self.p, softness)
-
     def of_answers(self, other: Float[Tensor, "rows columns"]) -> Float[Tensor, "2 columns"]:
         """Both statistics for each column of answers."""
-        return self._statistics((self.p - other) * self.answers.weight[:, None], other)
-
-    def of_rows(self, rows: Int[Tensor, "rows columns"]) -> Float[Tensor, "2 columns"]:
-        """Both statistics where every row gets another's answer: its Pearson residual, at the row's own variance."""
-        sd = (self.p * (1 - self.p)).sqrt()
-        other = self.answers.other
-        pearson = (self.p[:, 0] - other) / sd[:, 0].clamp(min=1e-12)
-        return self._statistics(pearson[rows] * sd * self.answers.weight[:, None], other[rows])
-
-    def _statistics(
-        self, residual: Float[Tensor, "rows columns"], other: Float[Tensor, "rows columns"]
-    ) -> Float[Tensor, "2 columns"]:
         answers = self.answers
+        residual = (self.p - other) * answers.weight[:, None]
         along = answers.x @ torch.cholesky_solve(answers.x.T @ (self.scale * residual), self.factor)
         residual = residual - answers.curve(self.p, self.scale * along)
-        followed = answers.within(self.margin * residual)
+        followed = answers.within(self.margin * residual) / answers.within(self.margin * self.curved).clamp(min=1e-30)
+        residual -= self.curved * followed[answers.user]
         square = residual.new_zeros((len(self.metric), residual.shape[1]))
         for group in answers.groups:
             of_users = max(1, _USERS // (len(self.metric) * residual.shape[1]))
             for first in range(0, group.n_users, of_users):
                 part = group.part(first, min(first + of_users, group.n_users))
                 score = part.of(answers.x).mT @ part.of(residual)
-                score -= self.slope[part.users, :, None] * followed[part.users, None, :]
                 square += score.square_().sum(0)
         i, j = self.inner
         alone = (self.inner_weight * residual[i] * residual[j]).sum(0)
@@ -330,25 +315,22 @@ def _within_decisions(answers: Answers) -> Int[Tensor, "2 pairs"]:
     return torch.cat(found, 1)
 
 
-def _softness(answers: Answers, p: Float[Tensor, "rows 1"]) -> float:
-    """Standard deviation of an answer over the logit's: 1, or less where ties and soft labels lie between."""
-    if not (answers.decisions.pairwise and bool(((answers.other > 0) & (answers.other < 1)).any())):
-        return 1.0
+def _softened(
+    answers: Answers, p: Float[Tensor, "rows 1"], drawn: Iterator[Float[Tensor, "rows columns"]]
+) -> Iterator[Float[Tensor, "rows columns"]]:
+    """Draws of 0 and 1 drawn in to the variance of the answers, which ties and soft labels make smaller."""
+    tied = answers.decisions.pairwise and bool(((answers.other > 0) & (answers.other < 1)).any())
     square = (answers.weight * (answers.other - p[:, 0]).square()).sum()
-    return min(1.0, math.sqrt(float(square / answers.curve(p, torch.ones_like(p)).sum())))
+    factor = min(1.0, math.sqrt(float(square / answers.curve(p, torch.ones_like(p)).sum()))) if tied else 1.0
+    return (p + factor * (other - p) if tied else other for other in drawn)
 
 
-def _soften(
-    other: Float[Tensor, "rows columns"], p: Float[Tensor, "rows 1"], softness: float
-) -> Float[Tensor, "rows columns"]:
-    return other if softness == 1 else p + softness * (other - p)
-
-
-def _standardised(statistics: Float[Tensor, "2 columns"]) -> Float[Tensor, "2 columns"]:
-    """Standardise over the columns; that of reversed users, next to always 0 where there are none, by 1 at least."""
-    sd = statistics.std(1, keepdim=True)
+def _largest(statistics: Float[Tensor, "2 columns"]) -> Float[Tensor, " columns"]:
+    """The larger statistic of each column, both standardised over the columns; that of reversed users, next to always 0
+    where there are none, by 1 at least."""
+    sd = statistics.std(1, correction=0, keepdim=True)
     least = torch.tensor([[1e-30], [1.0]], dtype=sd.dtype, device=sd.device)
-    return (statistics - statistics.mean(1, keepdim=True)) / sd.maximum(least)
+    return ((statistics - statistics.mean(1, keepdim=True)) / sd.maximum(least)).amax(0)
 
 
 def _p_value(seen: Float[Tensor, ""], null: Float[Tensor, " draws"]) -> float:

@@ -185,7 +185,7 @@ def _doubts(beside: Beside, worthwhile: float, level: float) -> list[str]:
     gain = beside.personal_accuracy
     if gain is not None and gain.high >= worthwhile:
         found.append(
-            f"The best model of taste ({beside.personal}) gains {_signed(gain, 100.0)} points: {100 * worthwhile:g} "
+            f"The best model of taste, {beside.personal}, gains {_signed(gain, 100.0)} points: {100 * worthwhile:g} "
             f"{'point' if worthwhile == 0.01 else 'points'} or more cannot be ruled out."
         )
     if found and beside.detectable is not None:

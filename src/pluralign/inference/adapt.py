@@ -11,10 +11,11 @@ from pluralign.inference.clusters import place
 from pluralign.inference.gaussian_blocks import one_thread
 from pluralign.inference.gaussian_evidence import posterior
 from pluralign.inference.individual import FLOAT64_DIM
+from pluralign.inference.latent_encoder import place_latent
 from pluralign.inference.offset_panel import OffsetPanel
 from pluralign.inference.reliability import place_reliability
 from pluralign.likelihoods import Logit
-from pluralign.users import Basis, Clusters, Individual, Pooled, Reliability, UserModel
+from pluralign.users import Basis, Clusters, Individual, Latent, Pooled, Reliability, UserModel
 
 
 @singledispatch
@@ -66,3 +67,9 @@ def _(model: Individual, design: Design) -> Individual:
     panel = OffsetPanel(design, Logit())
     placed = panel.model(model.theta.to(design.features), float(model.scale[0]), model.axes.to(design.features))
     return replace(model, offset=placed.offset.to(model.theta), covariance=placed.covariance.to(model.theta))
+
+
+@adapt.register
+@one_thread()
+def _(model: Latent, design: Design) -> Latent:
+    return place_latent(model, design)

@@ -1,0 +1,63 @@
+"""Prior times message: the posterior of a latent user, and its divergence from the prior, in closed form.
+
+What a set of comparisons says about z is a Gaussian factor exp(b . z - z' diag(a) z / 2), the encoder's message
+(Johnson et al. 2016, arXiv 1603.06277). Times a mixture of Gaussians it is a mixture again, so that one rule serves the
+priors N(0, I), a learned diagonal Gaussian and a learned mixture (the VampPrior of Tomczak and Welling 2018,
+arXiv 1705.07120, with free components in the place of pseudo-inputs). No comparison is the message 0, whose posterior
+is the prior exactly, and with Z the integral of prior times message
+
+    KL(q || prior) = E_q[b . z - z' diag(a) z / 2] - log Z,
+
+also where both are mixtures. With one component it is the usual sum over dimensions of
+(log(prior variance / variance) + (variance + (mean - prior mean)^2) / prior variance - 1) / 2.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pluralign.users.latent import Gaussians
+
+
+class Message(NamedTuple):
+    """What each user's comparisons say about z: exp(linear . z - z' diag(precision) z / 2)."""
+
+    linear: Float[Tensor, "users latent"]
+    precision: Float[Tensor, "users latent"]
+
+
+def condition(prior: Gaussians, message: Message) -> Gaussians:
+    """Posterior of every user: the prior (a mixture of one user) times the user's message."""
+    return _condition(prior, message)[0]
+
+
+def _condition(prior: Gaussians, message: Message) -> tuple[Gaussians, Tensor]:
+    """The posterior, and log Z of every component and dimension."""
+    own = (-prior.log_variance).exp()
+    precision = own + message.precision[:, None]
+    mean = (own * prior.mean + message.linear[:, None]) / precision
+    log_variance = -precision.log()
+    log_z = (log_variance - prior.log_variance + precision * mean**2 - own * prior.mean**2) / 2
+    log_weight = (prior.log_weight + log_z.sum(2)).log_softmax(1)
+    return Gaussians(log_weight, mean, log_variance), log_z
+
+
+def divergence(prior: Gaussians, message: Message) -> tuple[Float[Tensor, " users"], Float[Tensor, "users latent"]]:
+    """KL(posterior || prior) of every user, in nats, and what each dimension has in it.
+
+    The parts of a mixture do not add up to the whole: which component a user belongs to is shared by all dimensions.
+    They are means over the components, and what is missing is the divergence between the components' weights.
+    """
+    posterior, log_z = _condition(prior, message)
+    second = posterior.mean**2 + posterior.log_variance.exp()
+    told = message.linear[:, None] * posterior.mean - message.precision[:, None] * second / 2
+    weight = posterior.log_weight.exp()
+    parts = (weight[..., None] * (told - log_z)).sum(1)
+    return parts.sum(1) + (weight * (posterior.log_weight - prior.log_weight)).sum(1), parts
+
+
+def message_of(prior: Gaussians, posterior: Gaussians) -> Message:
+    """The message that made the prior into each user's posterior: the inverse of `condition`."""
+    own, found = (-prior.log_variance[:, 0]).exp(), (-posterior.log_variance[:, 0]).exp()
+    return Message(found * posterior.mean[:, 0] - own * prior.mean[:, 0], found - own)

@@ -326,11 +326,15 @@ def _softened(
 
 
 def _largest(statistics: Float[Tensor, "2 columns"]) -> Float[Tensor, " columns"]:
-    """The larger statistic of each column, both standardised over the columns; that of reversed users, next to always 0
-    where there are none, by 1 at least."""
+    """The larger statistic of each column, both standardised over the columns.
+
+    That of reversed users, next to always 0 where there are none, is standardised by 1 at least, and own directions
+    settle its ties.
+    """
     sd = statistics.std(1, correction=0, keepdim=True)
     least = torch.tensor([[1e-30], [1.0]], dtype=sd.dtype, device=sd.device)
-    return ((statistics - statistics.mean(1, keepdim=True)) / sd.maximum(least)).amax(0)
+    own, turned = (statistics - statistics.mean(1, keepdim=True)) / sd.maximum(least)
+    return own.maximum(turned) + 1e-3 * own
 
 
 def _p_value(seen: Float[Tensor, ""], null: Float[Tensor, " draws"]) -> float:

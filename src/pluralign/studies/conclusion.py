@@ -9,6 +9,7 @@ import numpy as np
 
 from pluralign.evaluation import Interval, Table, combine_seeds, paired_difference
 from pluralign.heterogeneity.power import Power
+from pluralign.heterogeneity.score_tests import Tests
 from pluralign.studies.diagnosis import Diagnosis
 from pluralign.studies.groups import cluster_gains, find_losers, find_minority, stability_of
 from pluralign.studies.kept import SeedResult
@@ -90,7 +91,7 @@ def look_beside(
     gains = [] if reference is None else cluster_gains(seeds, reference, level=settings.level)
     power = None if diagnosis is None else diagnosis.power
     return Beside(
-        taste_p=None if diagnosis is None or diagnosis.tests is None else diagnosis.tests.taste.p_bootstrap,
+        taste_p=None if diagnosis is None or diagnosis.tests is None else _taste_p(diagnosis.tests),
         personal=None if personal is None else described[personal],
         personal_accuracy=None if own is None else paired_difference(own, pooled, "accuracy", level=settings.level),
         detectable=None if power is None else power.detectable,
@@ -116,6 +117,12 @@ def best_of_taste(seeds: Sequence[SeedResult]) -> str | None:
             if row["name"] in found:
                 found[row["name"]] += row["log_prob"]
     return max(found, key=lambda name: found[name]) if found else None
+
+
+def _taste_p(tests: Tests) -> float:
+    """The larger of the two p-values: a small one from the bootstrap alone may be misfit that all users share."""
+    taste = tests.taste
+    return taste.p_bootstrap if taste.p_permutation is None else max(taste.p_bootstrap, taste.p_permutation)
 
 
 def _for_one_point(power: Power) -> tuple[int, int] | None:

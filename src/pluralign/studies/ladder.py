@@ -19,13 +19,16 @@ from pluralign.inference.folds import Folds
 from pluralign.inference.gaussian_choice import Choice, choose_rank, choose_tau
 from pluralign.inference.heads import EXACT_DIM
 from pluralign.inference.individual import LOW_DIM, IndividualFit, fit_individual
+from pluralign.inference.latent import fit_latent, refit_latent
+from pluralign.inference.latent_elbo import LatentSettings
 from pluralign.inference.pooled import fit_pooled
 from pluralign.inference.reliability import fit_reliability
 from pluralign.inference.selection import Candidate, cross_validate, cross_validate_all, pick_simplest
 from pluralign.likelihoods import Logit
-from pluralign.users import Clusters, UserModel
+from pluralign.users import Clusters, Pooled, UserModel
 
-LADDER = ("pooled", "reliability", "cluster-hard", "cluster", "cluster-embedding", "basis", "individual")
+LADDER = ("pooled", "reliability", "cluster-hard", "cluster", "cluster-embedding", "basis", "individual", "latent")
+RUNGS = LADDER[:-1]  # fitted unless others are named: `latent` costs more than all of them together
 EMBEDDING_WIDTH = 8  # of arXiv 2601.20760; its other one is 16
 
 
@@ -39,7 +42,8 @@ class LadderSettings:
         ranks: Ranks of `basis` tried, likewise.
         covariance: Prior covariance of `individual`: "isotropic", "diagonal", "full", or "auto".
         starts: Restarts of the clusters' EM.
-        seed: Of the restarts.
+        latent_dim: Numbers that describe a user of `latent`.
+        seed: Of the restarts, and of the training of `latent`.
     """
 
     ridge: float | None = None
@@ -47,6 +51,7 @@ class LadderSettings:
     ranks: tuple[int, ...] = (0, 1, 2, 4, 8)
     covariance: str = "auto"
     starts: int = 20
+    latent_dim: int = 4
     seed: int = 0
 
 
@@ -73,7 +78,7 @@ class Rung:
 
 
 def fit_ladder(
-    design: Design, folds: Folds, settings: LadderSettings, names: tuple[str, ...] = LADDER
+    design: Design, folds: Folds, settings: LadderSettings, names: tuple[str, ...] = RUNGS
 ) -> dict[str, Rung]:
     """Fit rungs, poorest first; `pooled` is always among them.
 
@@ -106,6 +111,8 @@ def fit_ladder(
         rungs["basis"] = _basis(design, folds, settings, ridge)
     if "individual" in names:
         rungs["individual"] = _individual(design, folds, settings, ridge)
+    if "latent" in names:
+        rungs["latent"] = _latent(design, pooled, settings)
     return rungs
 
 
@@ -305,6 +312,31 @@ def _individual(design: Design, folds: Folds, settings: LadderSettings, ridge: f
         choice=_rows("tau", choice) if choice else [],
         described="one reward per user, shrunk to the shared one",
         refit=lambda rows: fit(rows).model,
+    )
+
+
+def _latent(design: Design, pooled: Rung, settings: LadderSettings) -> Rung:
+    how, ridge = LatentSettings(latent_dim=settings.latent_dim, seed=settings.seed), pooled.settings["ridge"]
+    assert isinstance(pooled.model, Pooled)
+    found = fit_latent(design, how, ridge=ridge, start=pooled.model.theta)
+    seen = found.diagnosis
+    return Rung(
+        model=found.model,
+        log_likelihood=found.log_likelihood,
+        settings={
+            "latent_dim": how.latent_dim,
+            "steps": found.steps,
+            "ridge": ridge,
+            "active_units": seen.active_units,
+            "kl": list(seen.kl),
+            "collapsed": seen.collapsed,
+            "accuracy": seen.accuracy,
+            "log_prob": seen.log_prob,
+            "words": seen.words,
+        },
+        choice=[asdict(look) for look in found.looks],
+        described=f"one reward per user, inferred by an encoder ({how.latent_dim} latent dimensions)",
+        refit=lambda rows: refit_latent(rows, found, how, ridge=ridge),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pluralign.errors import ConfigError
-from pluralign.studies.ladder import LADDER, LadderSettings
+from pluralign.studies.ladder import LADDER, RUNGS, LadderSettings
 
 SPLITS = ("source", "item", "last")
 _REALS = ("test", "unseen", "level", "ridge", "worthwhile")
@@ -22,7 +22,7 @@ class StudySettings:
 
     Attributes:
         encoder: What turns items into features: "auto" is attributes for numeric items and tfidf for text.
-        rungs: Rungs of the ladder to fit, of `LADDER`. `pooled` is always fitted.
+        rungs: Rungs of the ladder to fit, of `LADDER`; all but `latent` by default. `pooled` is always fitted.
         seeds: Number of splits, each with its own fits; every figure is over all of them.
         split: How test rows are held out: by "source" (siblings stay together), by "item" (no test item was ever seen
             in training) or "last" (the last share of each user's decisions).
@@ -35,6 +35,7 @@ class StudySettings:
         ranks: Ranks of `basis` tried.
         covariance: Prior covariance of `individual`: "auto" is full for few features and isotropic for many.
         starts: Restarts of the clusters' EM.
+        latent_dim: Numbers that describe a user of `latent`.
         level: Level of every interval, and one minus that of the tests.
         worthwhile: Smallest gain in accuracy, a share, that would be worth a model for each user: the verdict is
             "cannot tell yet" where it can be neither shown nor ruled out.
@@ -43,7 +44,7 @@ class StudySettings:
     """
 
     encoder: str = "auto"
-    rungs: tuple[str, ...] = LADDER
+    rungs: tuple[str, ...] = RUNGS
     seeds: int = 3
     split: str = "source"
     test: float = 0.25
@@ -55,6 +56,7 @@ class StudySettings:
     ranks: tuple[int, ...] = (0, 1, 2, 4, 8)
     covariance: str = "auto"
     starts: int = 20
+    latent_dim: int = 4
     level: float = 0.95
     worthwhile: float = 0.01
     draws: int = 1000
@@ -76,7 +78,7 @@ class StudySettings:
         for name in ("unseen", "worthwhile"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name, least in (("seeds", 1), ("folds", 2), ("starts", 1), ("draws", 19)):
+        for name, least in (("seeds", 1), ("folds", 2), ("starts", 1), ("latent_dim", 1), ("draws", 19)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -88,6 +90,7 @@ class StudySettings:
             ranks=self.ranks,
             covariance=self.covariance,
             starts=self.starts,
+            latent_dim=self.latent_dim,
             seed=seed,
         )
 
@@ -115,7 +118,7 @@ def _check_types(values: Mapping[str, object]) -> None:
     """What a YAML file may have got wrong: a number in quotes, one value where a list is asked for."""
     accepted: dict[str, tuple[Callable[[object], bool], tuple[str, ...]]] = {
         "a name": (lambda value: isinstance(value, str), ("encoder", "split", "covariance")),
-        "a whole number": (_is_whole, ("seeds", "folds", "starts", "draws", "seed")),
+        "a whole number": (_is_whole, ("seeds", "folds", "starts", "latent_dim", "draws", "seed")),
         "a number": (
             lambda value: _is_whole(value) or isinstance(value, float),
             ("test", "unseen", "level", "worthwhile"),

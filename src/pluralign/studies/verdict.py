@@ -35,7 +35,7 @@ class Beside:
     """What a study knows besides the candidate's gains; each may be missing.
 
     Attributes:
-        taste_p: p-value of the score test of taste.
+        taste_p: p-value of the score test of taste, the larger where there are two.
         personal: The rung of taste that cross-validation liked best, in words.
         personal_accuracy: Its test gain over `pooled` in accuracy.
         detectable: Gain in points of accuracy that data like these would show in 8 of 10 cases.

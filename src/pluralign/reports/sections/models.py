@@ -47,6 +47,7 @@ RUNGS = {
     "cluster-embedding": "the same, users grouped by the likeness of their own rewards",
     "basis": "a reward per user, in a few shared directions of taste",
     "individual": "a reward per user, drawn towards the shared one",
+    "latent": "a reward per user, inferred from their comparisons by a trained encoder",
 }
 CONTROLS = (
     ("control: another user's", "the model above it, but each user is predicted with a random other user's part of it"),

@@ -165,7 +165,7 @@ def _components(found: dict[str, Any], results: dict[str, Any]) -> Iterator[Bloc
     )
     how = {
         "repeats": "Measured on decisions that users repeated.",
-        "model": "From the fitted models: nobody repeated a decision.",
+        "model": "From a model of the answers: too few decisions were repeated to count them.",
     }
     yield from (note(said) for said in (how.get(clean(found.get("source"))), found.get("note")) if said)
 

@@ -155,6 +155,10 @@ def test_the_entropy_is_of_the_mean_over_the_batch():
     # Two items, each sure of its own atom: either entropy is 0, that of their mean log 2.
     outputs = torch.tensor([[0.0, -1e4, -1e4], [-1e4, 0.0, -1e4]], dtype=torch.float64)
     assert float(Categorical(3).entropy_of_mean(outputs)) == pytest.approx(math.log(2))
+    thrice = outputs[[0, 0, 0, 1]]
+    assert float(Categorical(3).entropy_of_mean(thrice)) == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4))
+    counted = Categorical(3).entropy_of_mean(outputs, torch.tensor([3.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(counted, Categorical(3).entropy_of_mean(thrice))
     assert float(Categorical(3).entropy_of_mean(torch.zeros(4, 3))) == pytest.approx(math.log(3))
 
 

@@ -9,14 +9,12 @@ released code has the atoms at k / (K - 1) for the mean and the same cells for t
 order of items is the same.
 """
 
-import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from pluralign.errors import ConfigError
 from pluralign.likelihoods.mean_variance import check_level
@@ -47,15 +45,16 @@ class Categorical:
         second: Float[Tensor, "rows outputs"],
         outcome: Float[Tensor, " rows"],
     ) -> Float[Tensor, " rows"]:
-        one, other = log_softmax(first, -1), log_softmax(second, -1)
+        one, other = first.softmax(-1), second.softmax(-1)
         if bool((outcome == 1).all()):
-            return self._log_above(one, other)
-        return outcome * self._log_above(one, other) + (1 - outcome) * self._log_above(other, one)
+            return self._log(self._above(one, other))
+        above, below = self._log(self._above(one, other)), self._log(self._above(other, one))
+        return outcome * above + (1 - outcome) * below
 
     def probability(
         self, first: Float[Tensor, "rows outputs"], second: Float[Tensor, "rows outputs"]
     ) -> Float[Tensor, " rows"]:
-        return self._log_above(log_softmax(first, -1), log_softmax(second, -1)).exp()
+        return self._above(first.softmax(-1), second.softmax(-1))
 
     def mean(self, outputs: Float[Tensor, "*items outputs"]) -> Float[Tensor, "*items"]:
         return outputs.softmax(-1) @ self._atoms(outputs)
@@ -74,22 +73,31 @@ class Categorical:
         below = total.gather(-1, cell) - own
         return ((cell + ((level - below) / own).clamp(0, 1)) / self.n_atoms)[..., 0]
 
-    def entropy_of_mean(self, outputs: Float[Tensor, "rows outputs"]) -> Float[Tensor, ""]:
-        """Entropy, in nats, of the mean over rows of their distributions.
+    def entropy_of_mean(
+        self, outputs: Float[Tensor, "items outputs"], count: Float[Tensor, " items"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Entropy, in nats, of the mean over items, each counted so often (None: once), of their distributions.
 
         DPL adds 0.1 times it to the mean log-probability while it trains, over the chosen and the rejected items of the
         batch together, so that all atoms are used: log K is the most it can be.
         """
-        log_mean = torch.logsumexp(log_softmax(outputs, -1), 0) - math.log(len(outputs))
-        return -(log_mean.exp() * log_mean).sum()
+        mass = outputs.softmax(-1)
+        mean = mass.mean(0) if count is None else count @ mass / count.sum()
+        return torch.special.entr(mean).sum()
 
     def _atoms(self, outputs: Tensor) -> Float[Tensor, " atoms"]:
         return (torch.arange(self.n_atoms, dtype=outputs.dtype, device=outputs.device) + 0.5) / self.n_atoms
 
     @staticmethod
-    def _log_above(one: Tensor, other: Tensor) -> Float[Tensor, " rows"]:
-        """log sum_i p_one(i) (P_other(below i) + p_other(i) / 2), without underflow."""
-        half = other - math.log(2)
-        below = torch.logcumsumexp(other, -1)[:, :-1]
-        beaten = torch.cat([half[:, :1], torch.logaddexp(below, half[:, 1:])], 1)
-        return torch.logsumexp(one + beaten, -1).clamp(max=0)  # rounding may end above it
+    def _above(one: Tensor, other: Tensor) -> Float[Tensor, " rows"]:
+        """sum_i p_one(i) (P_other(below i) + p_other(i) / 2)."""
+        n = other.shape[-1]
+        beats = torch.ones(n, n, dtype=other.dtype, device=other.device).triu(1)
+        beats = beats + torch.eye(n, dtype=other.dtype, device=other.device) / 2
+        return (one * (other @ beats)).sum(-1).clamp(max=1)  # rounding may end above it
+
+    @staticmethod
+    def _log(p: Tensor) -> Tensor:
+        # 0 is reached where logits are some 700 apart (90 in float32). In logarithms throughout it would not be, at
+        # twenty times the cost.
+        return p.clamp(min=torch.finfo(p.dtype).tiny).log()

@@ -1,5 +1,7 @@
 """Simulated users whose truth is known."""
 
+from pluralign.populations.hidden_context import HiddenContext, borda_limit, hidden_context
+from pluralign.populations.noise import flip_labels
 from pluralign.populations.simulate import TEXT_TASTES, Population, demo, relabel, simulate
 from pluralign.populations.tastes import KINDS, Tastes, draw_tastes
 from pluralign.populations.texts import STYLE_NAMES, Corpus, count_style, write_texts
@@ -9,11 +11,15 @@ __all__ = [
     "STYLE_NAMES",
     "TEXT_TASTES",
     "Corpus",
+    "HiddenContext",
     "Population",
     "Tastes",
+    "borda_limit",
     "count_style",
     "demo",
     "draw_tastes",
+    "flip_labels",
+    "hidden_context",
     "relabel",
     "simulate",
     "write_texts",

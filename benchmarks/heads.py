@@ -6,20 +6,24 @@
 
 Times are CPU seconds of `--threads` threads. The peer is `LogisticRegression(solver="lbfgs")` at the same ridge and
 scikit-learn's own tolerance, max|gradient of the mean loss| < 1e-4, given the feature differences ready made; it runs
-on `--peer-heads` of the heads and its time is scaled to all. Where each row is one user's, "+ form" is the ratio with
-the forming of every user's differences counted to the peer too, as it is to ours. Gaps are nats per decision above a
+on `--peer-heads` of the heads and its time is scaled to all. Where each row is one user's, the two take turns
+`--repeats` times and the ratio is the median of the turns'; "+ form" is the ratio with the forming of every user's
+differences counted to the peer too, as it is to ours. Gaps are nats per decision above a
 tight optimum. "pass / limit" is the time of a pass over that of reading the feature matrix twice, or of its arithmetic
 at the measured speed of a square product, whichever is longer.
 """
 
 import argparse
 import resource
+import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from pluralign.features import Design
 from pluralign.inference.disjoint import fit_disjoint
@@ -30,19 +34,24 @@ RIDGE, TOLERANCE = 10.0, 1e-4
 
 
 def make_design(rows: int, dim: int, items: int, users: int, seed: int = 0) -> Design:
-    """Pairs of items with a decaying spectrum, each user preferring by a taste near the common one."""
+    """Pairs of items with a decaying spectrum, each user preferring by the common taste and as much of an own."""
     g = torch.Generator().manual_seed(seed)
     features = torch.randn(items, dim, generator=g).mul_(torch.arange(1, dim + 1) ** -0.5)
     first = torch.randint(0, items, (rows,), generator=g)
     second = (first + torch.randint(1, items, (rows,), generator=g)) % items
-    score = features @ torch.randn(dim, generator=g)
-    wins = torch.rand(rows, generator=g) < torch.sigmoid(score[first] - score[second])
+    user = torch.randint(0, users, (rows,), generator=g)
+    common, own = torch.randn(dim, generator=g), torch.randn(users, dim, generator=g)
+    margin = torch.empty(rows)
+    for some in torch.arange(rows).split(10_000):
+        difference = features[first[some]] - features[second[some]]
+        margin[some] = (difference * (common + own[user[some]])).sum(1) * 0.5**0.5
+    wins = torch.rand(rows, generator=g) < torch.sigmoid(margin)
     return Design(
         features=features,
         chosen=torch.where(wins, first, second),
         rejected=torch.where(wins, second, first),
         decisions=Decisions(index=torch.arange(rows), outcome=torch.ones(rows), position=torch.zeros(rows)),
-        user=torch.randint(0, users, (rows,), generator=g),
+        user=user,
         weight=torch.ones(rows),
         source=torch.arange(rows),
         n_users=users,
@@ -63,7 +72,7 @@ def limits(dim: int) -> tuple[float, float]:
     return wide.numel() * 4 / read, 1024**3 / multiply
 
 
-def peer(x: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+def peer(x: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """One scikit-learn fit; every second row is turned round, for it wants two classes."""
     sign = np.where(np.arange(len(x)) % 2, 1, -1).astype(np.float32)
     model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, tol=TOLERANCE, max_iter=1000)
@@ -106,15 +115,18 @@ def stacked(design: Design, heads: int, peer_heads: int) -> str:
     return f"{line} {loop:>8.2f} {loop / cold:>7.1f} {loop / warm:>7.1f} {ours:>9.1e} {gap:>9.1e}"
 
 
-def disjoint(design: Design) -> str:
+def disjoint(design: Design, repeats: int) -> str:
     """A row of the table: every user a head of their own."""
-    fresh = Design(**{name: getattr(design, name) for name in Design.__dataclass_fields__})
-    ours, theta = timed(lambda: fit_disjoint(fresh, ridge=RIDGE, tolerance=TOLERANCE))
     order = torch.argsort(design.user, stable=True)
     size = torch.bincount(design.user, minlength=design.n_users).tolist()
-    forming, parts = timed(lambda: [design.differences(rows).numpy() for rows in order.split(size)])
-    spent, found = timed(lambda: [peer(part, None) for part in parts])
-    tight = fit_disjoint(fresh, ridge=RIDGE, tolerance=1e-7)
+    turns = []
+    for _ in range(repeats):
+        fresh = Design(**{name: getattr(design, name) for name in Design.__dataclass_fields__})  # nothing cached
+        ours, theta = timed(partial(fit_disjoint, fresh, ridge=RIDGE, tolerance=TOLERANCE))
+        forming, parts = timed(lambda: [design.differences(rows).numpy() for rows in order.split(size)])
+        spent, found = timed(partial(list, map(peer, parts)))
+        turns.append((ours, spent, spent / ours, (forming + spent) / ours))
+    tight = fit_disjoint(design, ridge=RIDGE, tolerance=1e-7)
 
     def total(at: torch.Tensor) -> float:
         margin = (design.features[design.chosen] - design.features[design.rejected]).mul_(at[design.user]).sum(1)
@@ -123,10 +135,10 @@ def disjoint(design: Design) -> str:
 
     best = total(tight)
     gaps = total(theta) - best, total(torch.from_numpy(np.stack(found)).float()) - best
+    middle = [statistics.median(column) for column in zip(*turns, strict=True)]
     return (
-        f"{design.n_rows:>8} {design.dim:>5} {design.n_users:>5} {ours:>8.2f} {spent:>8.2f} {spent / ours:>7.1f} "
-        f"{(forming + spent) / ours:>8.1f} "
-        f"{gaps[0]:>9.1e} {gaps[1]:>9.1e}"
+        f"{design.n_rows:>8} {design.dim:>5} {design.n_users:>5} {middle[0]:>8.2f} {middle[1]:>8.2f} "
+        f"{middle[2]:>7.1f} {middle[3]:>8.1f} {gaps[0]:>9.1e} {gaps[1]:>9.1e}"
     )
 
 
@@ -139,9 +151,11 @@ def main() -> None:
     parser.add_argument("--items", type=float, default=1.0, help="items for each row")
     parser.add_argument("--peer-heads", type=int, default=1, help="heads that scikit-learn fits; 0 for none")
     parser.add_argument("--skip-disjoint", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of either where each row is one user's")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
     print(
         "heads that all see all rows\n"
         f"{'rows':>8} {'dim':>5} {'heads':>5} {'cold s':>8} {'warm s':>8} {'passes':>6} {'/limit':>8} {'peer s':>8} "
@@ -166,7 +180,10 @@ def main() -> None:
     for dim in options.dims:
         for users in options.users:
             print(
-                disjoint(make_design(options.rows[-1], dim, int(options.rows[-1] * options.items), users)), flush=True
+                disjoint(
+                    make_design(options.rows[-1], dim, int(options.rows[-1] * options.items), users), options.repeats
+                ),
+                flush=True,
             )
 
 

@@ -60,6 +60,26 @@ def test_gram_of_pairs_is_a_quarter_of_the_weighted_second_moment():
     torch.testing.assert_close(design.gram, expected)
 
 
+def test_the_panels_of_a_wide_gram_make_the_whole():
+    g = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 300, generator=g, dtype=torch.float64)
+    design = make_design(n_items=40, n_rows=60).with_features(features)
+    x = design.differences(torch.arange(60))
+    torch.testing.assert_close(design.gram, (x * design.weight[:, None] / 4 / design.weight.sum()).T @ x)
+
+
+@pytest.mark.parametrize("dim", [3, 100])
+@pytest.mark.parametrize("compact", [False, True])
+def test_differences_fill_the_memory_given(monkeypatch, dim, compact):
+    monkeypatch.setattr("pluralign.features.design._PIECE", 7 * dim)
+    g = torch.Generator().manual_seed(0)
+    design = make_design(n_items=500, n_rows=60).with_features(torch.randn(500, dim, generator=g))
+    design = design.compact if compact else design
+    rows, memory = torch.arange(50).flip(0), torch.full((50, dim), torch.nan)
+    assert design.differences(rows, memory) is memory
+    torch.testing.assert_close(memory, design.differences(rows))
+
+
 def test_gram_of_choices_is_the_covariance_of_their_items():
     design = make_design(n_items=20, n_rows=60, sizes=3)
     expected = torch.zeros(3, 3, dtype=torch.float64)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.inference.disjoint import fit_disjoint
 from pluralign.inference.heads import fit_heads
-from pluralign.likelihoods import Decisions
+from pluralign.likelihoods import Decisions, Logit, Thurstone
 
 
 def make_design(dim: int, *, alternatives: int) -> Design:
@@ -35,6 +37,7 @@ def make_design(dim: int, *, alternatives: int) -> Design:
 @pytest.mark.parametrize("dual_rows", [0, 20, 400])
 def test_every_user_has_the_head_of_a_fit_to_their_decisions(monkeypatch, dim, alternatives, dual_rows):
     monkeypatch.setattr("pluralign.inference.disjoint._DUAL_ROWS", dual_rows)
+    monkeypatch.setattr("pluralign.inference.disjoint._DUAL_CHOICE_ROWS", dual_rows)
     design = make_design(dim, alternatives=alternatives)
     center = torch.randn(dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     theta = fit_disjoint(design, ridge=2.0, center=center, tolerance=1e-9)
@@ -47,6 +50,19 @@ def test_every_user_has_the_head_of_a_fit_to_their_decisions(monkeypatch, dim, a
     )
     torch.testing.assert_close(theta, stacked.theta, atol=1e-6, rtol=0)
     torch.testing.assert_close(theta[0], center)
+
+
+@pytest.mark.parametrize("likelihood", [Logit(), Thurstone()])
+@pytest.mark.parametrize("large", [0, 2**30])
+def test_soft_labels_of_any_likelihood_are_fitted_pass_by_pass_as_in_the_dual(monkeypatch, likelihood, large):
+    design = make_design(12, alternatives=2)
+    outcome = torch.rand(60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    design = replace(design, decisions=replace(design.decisions, outcome=outcome))
+    dual = fit_disjoint(design, ridge=0.5, likelihood=likelihood)
+    monkeypatch.setattr("pluralign.inference.disjoint._DUAL_ROWS", 0)
+    monkeypatch.setattr("pluralign.inference.disjoint._LARGE", large)
+    passes = fit_disjoint(design, ridge=0.5, likelihood=likelihood, tolerance=1e-10)
+    torch.testing.assert_close(passes, dual, atol=1e-6, rtol=0)
 
 
 def test_a_ridge_of_zero_is_refused():

@@ -20,6 +20,7 @@ from pluralign.comparisons import Comparisons
 from pluralign.likelihoods import Decisions
 
 _FEW_DIM = 64  # below it two plain gathers are quicker
+_PIECE = 2**19  # numbers gathered at a time into memory that was given: 2 MiB of float32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,8 +99,18 @@ class Design:
         per_item = self._rows_of_item @ slope  # ten times faster than index_add_ at few heads
         return per_item.T @ self.features  # this orientation, not X' P: ten times faster at few heads
 
-    def differences(self, rows: Int[Tensor, " some"]) -> Float[Tensor, "some dim"]:
-        """Feature differences of some rows; form them in blocks."""
+    def differences(
+        self, rows: Int[Tensor, " some"], out: Float[Tensor, "some dim"] | None = None
+    ) -> Float[Tensor, "some dim"]:
+        """Feature differences of some rows; form them in blocks.
+
+        A caller that forms block after block gives its memory as `out`: clearing new pages takes as long as the work.
+        """
+        if out is not None:
+            size = max(1, _PIECE // max(1, self.dim))
+            for into, some in zip(out.split(size), rows.split(size), strict=True):
+                into.copy_(self.differences(some))
+            return out
         if self.dim < _FEW_DIM or self.features.dtype not in (torch.float32, torch.float64):
             chosen, rejected = self.chosen[rows], self.rejected[rows]
             return self.features.index_select(0, chosen).sub_(self.features.index_select(0, rejected))
@@ -168,14 +179,17 @@ class Design:
 
     @cached_property
     def gram(self) -> Float[Tensor, "dim dim"]:
-        """Mean curvature of a decision at margins of zero, from a fixed sample of 4 dim + 4,096 rows.
+        """`sampled_gram` of 4 dim + 4,096 rows, which every fit on the design shares as its preconditioner."""
+        return self.sampled_gram(4 * self.dim + 4096)
+
+    def sampled_gram(self, wanted: int) -> Float[Tensor, "dim dim"]:
+        """Mean curvature of a decision at margins of zero, from a fixed sample of about so many rows.
 
         For pairs that is the mean of x x' / 4 over feature differences x; for a choice among k the covariance of the k
-        items, each with probability 1 / k. Every fit on the design shares it as its preconditioner.
+        items, each with probability 1 / k.
         """
         index, device = self.decisions.index, self.features.device
         rows = torch.arange(self.n_rows, device=device)
-        wanted = 4 * self.dim + 4096
         if self.n_rows > wanted:
             drawn = torch.randperm(self.n_decisions, generator=torch.Generator().manual_seed(0))
             kept = torch.zeros(self.n_decisions, dtype=torch.bool, device=device)
@@ -185,7 +199,7 @@ class Design:
             return self.features.new_zeros((self.dim, self.dim))
         x, weight, index = self.differences(rows), self.weight[index[rows]], index[rows]
         if self.decisions.pairwise:
-            return (x * (weight / 4 / weight.sum().clamp(min=1e-12))[:, None]).T @ x
+            return _squared(x.mul_((weight / 4 / weight.sum().clamp(min=1e-12)).sqrt()[:, None]))
         _, index, size = torch.unique_consecutive(index, return_inverse=True, return_counts=True)
         share = 1 / (size + 1).to(x.dtype)
         first = weight.new_zeros(len(size)).index_copy_(0, index, weight)
@@ -244,10 +258,26 @@ class Differences(Design):
     def pull(self, slope: Float[Tensor, "rows heads"]) -> Float[Tensor, "heads dim"]:
         return slope.T @ self.features
 
-    def differences(self, rows: Int[Tensor, " some"]) -> Float[Tensor, "some dim"]:
+    def differences(
+        self, rows: Int[Tensor, " some"], out: Float[Tensor, "some dim"] | None = None
+    ) -> Float[Tensor, "some dim"]:
+        if out is not None:
+            return torch.index_select(self.features, 0, rows, out=out)
         return self.features.index_select(0, rows)
 
     def take(self, keep: Bool[Tensor, " decisions"]) -> "Differences":
         part = super().take(keep)
         features = self.features[keep[self.decisions.index]]
         return self.of_rows(features, part.decisions, part.user, part.weight, part.source, part.n_users)
+
+
+def _squared(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "dim dim"]:
+    """x' x, in panels, of which those below the diagonal are copied."""
+    dim = x.shape[1]
+    total = x.new_empty((dim, dim))
+    width = max(128, -(-dim // 4))
+    for start in range(0, dim, width):
+        stop = min(start + width, dim)
+        total[:stop, start:stop] = x[:, :stop].T @ x[:, start:stop]
+        total[start:stop, :start] = total[:start, start:stop].T
+    return total

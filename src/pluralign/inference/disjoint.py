@@ -2,12 +2,13 @@
 
 Lock-step over disjoint users wastes memory traffic, because each sees its own rows. Users with few rows are instead
 solved in one number per row, many at a time (`gaussian_blocks.solve_dual`: their heads lie in the span of their own
-feature differences); of users with many rows a few are fitted at a time, their differences in cache for all passes,
-with the preconditioner that all users share.
+feature differences); users with many rows one after the other, their differences in cache for all passes
+(`subspace`), with the preconditioner that all users share.
 """
 
-from dataclasses import dataclass, replace
+from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,13 +17,15 @@ from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.features.design import Differences
 from pluralign.inference.gaussian_blocks import UserBlock, solve_dual, user_blocks
-from pluralign.inference.lbfgs import fit_lbfgs, preconditioner_of
+from pluralign.inference.lbfgs import Preconditioner, fit_lbfgs, rough_preconditioner_of
 from pluralign.inference.stack import Stack
+from pluralign.inference.subspace import Derivatives, fit_subspace
 from pluralign.likelihoods import Decisions, Likelihood, Logit
 
-_ABREAST_FLOATS = 2**22  # features of users whose passes go in lock-step, 16 MiB of float32: they stay in cache
 _DUAL_FLOATS = 2**21
-_DUAL_ROWS = 400  # up to so many rows a Newton step in the rows is cheaper than passes over them
+_LARGE = 2**21  # numbers, 8 MiB of float32; smaller matrices come from memory that malloc has kept
+_DUAL_ROWS = 140  # of pairs; up to so many a Newton step in the rows is cheaper than passes over them
+_DUAL_CHOICE_ROWS = 400  # of decisions among several items, whose passes cost more
 
 
 def fit_disjoint(
@@ -50,24 +53,89 @@ def fit_disjoint(
     if not ridge > 0:
         raise ConfigError(f"ridge is {ridge:g}; with one head per user it must be above 0")
     likelihood = likelihood or Logit()
-    center = design.features.new_zeros(design.dim) if center is None else center
-    base = design.margins(center[None])[:, 0]
+    if center is None:
+        center, base = design.features.new_zeros(design.dim), design.features.new_zeros(design.n_rows)
+    else:
+        base = design.margins(center[None])[:, 0]
     theta = center.repeat(design.n_users, 1)
     size = torch.bincount(design.user[design.decisions.index], minlength=design.n_users)
-    few, many = (size <= _DUAL_ROWS).nonzero()[:, 0], (size > _DUAL_ROWS).nonzero()[:, 0]
+    by_pairs = design.decisions.pairwise and theta.device.type == "cpu"
+    dual = size <= (_DUAL_ROWS if by_pairs else _DUAL_CHOICE_ROWS)
+    few, many = dual.nonzero()[:, 0], (~dual).nonzero()[:, 0]
     tau = ridge**-0.5
     for block in user_blocks(design, lambda rows: 3 * rows**2 + 2 * rows * design.dim, few, _DUAL_FLOATS):
         padded = block.differences(design)
         start = theta.new_zeros((block.count, block.width))
         alpha = solve_dual(block, padded @ padded.mT, base[block.rows], tau, start, likelihood, exact=False).alpha
         theta[block.user] += (alpha[:, None] @ padded)[:, 0] / ridge
-    shared = preconditioner_of(design) if len(many) else None
-    abreast = design.decisions.pairwise and design.decisions.sure
-    for block in user_blocks(design, lambda rows: rows * design.dim, many, _ABREAST_FLOATS if abreast else 1):
-        stack = (_abreast if abreast else _alone)(design, block, ridge, center, likelihood)
+    if not len(many):
+        return theta
+    shared = rough_preconditioner_of(design)
+    if by_pairs:
+        theta[many] += _offsets(design, many, base, ridge, shared, likelihood, tolerance, max_passes)
+        return theta
+    for block in user_blocks(design, lambda rows: rows, many, block_floats=1):  # a user each
+        stack = _alone(design, block, ridge, center, likelihood)
         fit = fit_lbfgs(stack, stack.center, tolerance=tolerance, max_passes=max_passes, preconditioner=shared)
         theta[block.user] = fit[0]
     return theta
+
+
+def _offsets(
+    design: Design,
+    users: Int[Tensor, " some"],
+    base: Float[Tensor, " rows"],
+    ridge: float,
+    shared: Preconditioner,
+    likelihood: Likelihood,
+    tolerance: float,
+    max_passes: int,
+) -> Float[Tensor, "some dim"]:
+    """What users' heads add to the margins `base`, where every decision is a pair; one user after the other."""
+    user, weight = design.user.numpy(), design.weight.numpy()
+    size = np.bincount(user, minlength=design.n_users)
+    total = np.bincount(user, weight, minlength=design.n_users)[users.numpy()].clip(1e-12)
+    order, stop = torch.argsort(design.user, stable=True), size.cumsum()
+    levels = shared.levels(ridge / torch.from_numpy(total))
+    memory = base.new_empty((int(size[users.numpy()].max()), design.dim))
+    found = []
+    for person, mass, level in zip(users.tolist(), total.tolist(), levels, strict=True):
+        n = int(size[person])
+        rows = order[stop[person] - n : stop[person]]
+        differences = design.differences(rows, memory[:n] if n * design.dim > _LARGE else None)
+        offset = fit_subspace(
+            differences.numpy(),
+            base.numpy()[rows],
+            _derivatives(design.decisions, design.weight, rows, likelihood),
+            total=mass,
+            ridge=ridge,
+            precondition=partial(np.dot, shared.inverse(level).numpy()),
+            tolerance=tolerance,
+            max_passes=max_passes,
+        )
+        found.append(torch.from_numpy(offset))
+    return torch.stack(found)
+
+
+def _derivatives(whole: Decisions, weight: Tensor, rows: Tensor, likelihood: Likelihood) -> Derivatives:
+    """Of the log-likelihood of some pairs in their margins."""
+    if isinstance(likelihood, Logit):  # most fits; on a thousand rows torch's calls take as long as the features
+        y, w = whole.outcome.numpy()[rows], weight.numpy()[rows]
+
+        def logit(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            p = 0.5 + 0.5 * np.tanh(0.5 * margin)  # exp would overflow
+            return w * (y - p), w * p * (1 - p)
+
+        return logit
+    own = Decisions(index=torch.arange(len(rows)), outcome=whole.outcome[rows], position=whole.position[rows])
+    weights = weight[rows]
+
+    def general(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        column = torch.from_numpy(margin)[:, None]
+        slope, (curvature, _) = likelihood.slope(column, own), likelihood.curvature(column, own)
+        return (weights * slope[:, 0]).numpy(), (weights * curvature[:, 0]).numpy()
+
+    return general
 
 
 def _alone(design: Design, block: UserBlock, ridge: float, center: Tensor, likelihood: Likelihood) -> Stack:
@@ -88,55 +156,3 @@ def _alone(design: Design, block: UserBlock, ridge: float, center: Tensor, likel
         group=own.user,
         group_weight=None,
     )
-
-
-def _abreast(design: Design, block: UserBlock, ridge: float, center: Tensor, likelihood: Likelihood) -> Stack:
-    """The heads of all users of a block, whose decisions are pairs with the first item preferred.
-
-    Row r of head k is row r of user k; a user with fewer rows has rows of weight 0.
-    """
-    rows = torch.arange(block.width, device=center.device)
-    ones = center.new_ones(block.width)
-    own = _Abreast(
-        features=block.differences(design).flatten(0, 1),
-        chosen=rows,
-        rejected=rows,
-        decisions=Decisions(index=rows, outcome=ones, position=0 * ones),
-        user=rows,
-        weight=ones,
-        source=rows,
-        n_users=block.width,
-        heads=tuple(range(block.count)),
-    )
-    return Stack(
-        design=own,
-        likelihood=likelihood,
-        ridge=center.new_full((block.count,), ridge),
-        center=center.expand(block.count, -1),
-        group=rows,
-        group_weight=block.pad(block.weight).T.contiguous(),
-    )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Abreast(Design):
-    """A design in which every head has rows of its own: differences of users side by side, (users * rows, dim)."""
-
-    heads: tuple[int, ...]
-
-    def margins(self, theta: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
-        own = self.features.view(-1, self.n_rows, self.dim)
-        margin = theta.new_empty((len(theta), self.n_rows))
-        for row, user in enumerate(self.heads):
-            torch.mv(own[user], theta[row], out=margin[row])
-        return margin.T
-
-    def pull(self, slope: Float[Tensor, "rows heads"]) -> Float[Tensor, "heads dim"]:
-        own, slopes = self.features.view(-1, self.n_rows, self.dim), slope.T.contiguous()
-        pulled = slope.new_empty((len(slopes), self.dim))
-        for row, user in enumerate(self.heads):
-            torch.mm(slopes[row : row + 1], own[user], out=pulled[row : row + 1])
-        return pulled
-
-    def of_heads(self, heads: Int[Tensor, " some"]) -> "_Abreast":
-        return replace(self, heads=tuple(self.heads[head] for head in heads.tolist()))

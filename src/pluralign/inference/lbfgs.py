@@ -21,6 +21,7 @@ from pluralign.inference.stack import Stack
 _HISTORY = 10
 _FLAT = 0.2  # a step is long enough when the directional derivative has fallen to this share of its start
 _TRIALS = 8
+_WELL_POSED = -6  # powers of two of the precision from which float32 inverts the Gram matrix well enough
 
 
 class Preconditioner:
@@ -39,19 +40,21 @@ class Preconditioner:
 
     def apply(self, gradient: Float[Tensor, "heads dim"], levels: list[int]) -> Float[Tensor, "heads dim"]:
         if len(set(levels)) == 1:
-            return gradient @ self._at(levels[0])
+            return gradient @ self.inverse(levels[0])
         out = torch.empty_like(gradient)
         for level in set(levels):
             heads = [k for k, at in enumerate(levels) if at == level]
-            out[heads] = gradient[heads] @ self._at(level)
+            out[heads] = gradient[heads] @ self.inverse(level)
         return out
 
-    def _at(self, level: int) -> Float[Tensor, "dim dim"]:
+    def inverse(self, level: int) -> Float[Tensor, "dim dim"]:
+        """Of the Gram matrix plus a precision of that level."""
         if level not in self._inverse:
-            ridge = self._scale * 2.0**level
-            eye = torch.eye(len(self._gram), dtype=torch.float64, device=self._gram.device)
-            factor = torch.linalg.cholesky(self._gram + ridge * eye)
-            self._inverse[level] = torch.cholesky_inverse(factor).to(self._dtype)
+            lifted = self._gram.clone()
+            lifted.diagonal().add_(self._scale * 2.0**level)
+            if self._dtype != torch.float64 and level >= _WELL_POSED:
+                lifted = lifted.float()
+            self._inverse[level] = torch.cholesky_inverse(torch.linalg.cholesky(lifted)).to(self._dtype)
         return self._inverse[level]
 
 
@@ -63,6 +66,11 @@ def preconditioner_of(design: Design) -> Preconditioner:
     if design not in _SHARED:
         _SHARED[design] = Preconditioner(design.gram)
     return _SHARED[design]
+
+
+def rough_preconditioner_of(design: Design) -> Preconditioner:
+    """The design's preconditioner if it has been made, else one of half the rows: for fits of few passes each."""
+    return _SHARED.get(design) or Preconditioner(design.sampled_gram(2 * design.dim + 2048))
 
 
 def fit_lbfgs(

@@ -1,17 +1,23 @@
 """Simulated users whose truth is known."""
 
+from pluralign.populations.didactic import Didactic, didactic, draw_didactic, match_modes
 from pluralign.populations.hidden_context import HiddenContext, borda_limit, hidden_context
 from pluralign.populations.noise import flip_labels
+from pluralign.populations.pets import ANIMALS, ORDERS, Pets, pets
 from pluralign.populations.simulate import TEXT_TASTES, Population, demo, relabel, simulate
 from pluralign.populations.tastes import KINDS, Tastes, draw_tastes
 from pluralign.populations.texts import STYLE_NAMES, Corpus, count_style, write_texts
 
 __all__ = [
+    "ANIMALS",
     "KINDS",
+    "ORDERS",
     "STYLE_NAMES",
     "TEXT_TASTES",
     "Corpus",
+    "Didactic",
     "HiddenContext",
+    "Pets",
     "Population",
     "Tastes",
     "borda_limit",
@@ -20,6 +26,10 @@ __all__ = [
     "draw_tastes",
     "flip_labels",
     "hidden_context",
+    "pets",
+    "didactic",
+    "draw_didactic",
+    "match_modes",
     "relabel",
     "simulate",
     "write_texts",

@@ -2,7 +2,7 @@
 
 Alternatives are numbers x from [0, 1]. Below 0.8 everybody's utility of x is x. From 0.8 on it is 2x or 0 with
 probability 1/2 each, depending on what the data do not show, drawn anew for either alternative of a comparison; the
-mean is still x. Bradley-Terry fitted to all comparisons ranks by Borda's count, the probability of beating a random other
+mean is still x. Bradley-Terry fitted to all comparisons ranks by Borda's count, the probability of beating any other
 alternative: x + 0.1 below 0.8 and 0.275 + 0.25 x above, which falls from 0.9 to 0.475 where the mean goes on rising.
 """
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import nct, t
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.evaluation import Predictions, paired_difference
@@ -29,8 +30,8 @@ def nats(values, user) -> tuple[Predictions, Predictions]:
 
 def test_students_power():
     # R: power.t.test(power = 0.8, delta = 0.5, sd = 1, type = "one.sample") has n = 33.36713.
-    assert _power(0.5, 1 / 33.36713, 32.36713, 1.0, 0.95) == pytest.approx(0.8, abs=1e-6)
-    assert _power(0.0, 1.0, 20.0, 1.0, 0.95) == pytest.approx(0.05, abs=1e-9)
+    assert _power(0.5, 1 / 33.36713, 1.0, 32.36713, 0.95) == pytest.approx(0.8, abs=1e-6)
+    assert _power(0.0, 1.0, 1.0, 20.0, 0.95) == pytest.approx(0.05, abs=1e-9)
 
 
 def test_users_needed_by_hand():
@@ -104,7 +105,7 @@ def personal_and_pooled(seed: int, n_users: int, per_user) -> tuple[Predictions,
     rng = np.random.default_rng(seed)
     population = simulate(
         n_users=n_users,
-        comparisons_per_user=rng.permutation(np.resize(per_user, n_users)),
+        comparisons_per_user=rng.permutation(np.resize(per_user, n_users)).tolist(),
         kind="individual",
         spread=0.6,
         signal=1.5,
@@ -121,6 +122,7 @@ def personal_and_pooled(seed: int, n_users: int, per_user) -> tuple[Predictions,
 
 
 @pytest.mark.study
+@pytest.mark.usefixtures("whole_runs")
 @pytest.mark.parametrize("metric", ["accuracy", "log_prob"])
 @pytest.mark.parametrize(("n_users", "per_user"), [(40, [20]), (60, [5, 10, 40]), (150, [10])])
 def test_estimated_power_is_within_five_points_of_the_simulated(metric, n_users, per_user):
@@ -131,6 +133,21 @@ def test_estimated_power_is_within_five_points_of_the_simulated(metric, n_users,
     simulated = np.mean([each.low > 0 or each.high < 0 for each in found])
     estimated = np.mean([power_of(*pair, metric=metric, gains=[gain], wanted=[]).curve[0].power for pair in pairs])
     assert estimated == pytest.approx(simulated, abs=0.05)
+
+
+def test_a_gain_takes_decisions_on_which_the_models_differ():
+    # 50 users of 20 decisions; the models differ on one decision of each of two users, once either way.
+    user = np.repeat(np.arange(50), 20)
+    pooled = np.full(1000, 0.7)
+    personal = pooled.copy()
+    personal[0] = 0.3
+    pooled[-1] = 0.3
+    found = power_of(predict(personal, user), predict(pooled, user))
+    assert found.standard_error == pytest.approx(0.14, abs=0.01)
+    # At a gain of g points the mean square is 100 g at least: at one point a standard error of sqrt(99 / 1000).
+    seen = next(row.power for row in found.curve if row.gain == 1.0)
+    assert seen == pytest.approx(nct.sf(t.ppf(0.975, 49), 49, 1 / (99 / 1000) ** 0.5), abs=0.06)
+    assert found.detectable > 0.7  # not 2.8 standard errors of 0.14
 
 
 def test_few_users_are_asked_new_sources():

@@ -13,6 +13,10 @@ by moments. The mean then has variance V = sum of these / (sum W)^2, and the tes
 a noncentral t distribution with noncentrality g / sqrt(V) and the test's own degrees of freedom; that its standard
 error is the jackknife's, a little too large by design, is allowed for.
 
+A gain in accuracy takes decisions on which the models differ: with differences of 0 and 100 points, a mean of g points
+has a mean square of at least 100 g. Where the two models at hand differ on fewer decisions than a gain would take, as a
+model does that was shrunk to the pooled one, sigma is raised to what the gain takes.
+
 What is held fixed: the two models' skill, and with it the number of *training* comparisons of every user. More held-out
 decisions make a gain easier to see; more training comparisons make the gain itself larger, which is not reckoned here.
 Tau is held fixed along the curve too, though a gain that is larger everywhere would as a rule vary more. Where several
@@ -37,6 +41,7 @@ from pluralign.types import FloatArray
 
 GAINS = {"accuracy": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0), "log_prob": (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)}
 WANTED = {"accuracy": (0.5, 1.0, 2.0), "log_prob": (0.002, 0.005, 0.01)}
+LEAST = {"accuracy": 100.0, "log_prob": 0.0}  # mean square of the differences per point of gain, at least
 UNIT = {"accuracy": 100.0, "log_prob": 1.0}  # a gain of 0.01 in accuracy is a point
 MOST_USERS = 10_000_000
 
@@ -149,7 +154,7 @@ def power_of(
             "power takes two users at least"
         )
     units = personal.user if found.cluster == "user" else personal.source
-    design = _Design.of(values[counts] * UNIT[metric], personal.weight[counts], units[counts])
+    design = _Design.of(values[counts] * UNIT[metric], personal.weight[counts], units[counts], LEAST[metric])
     if design.variance == 0:
         raise DataError(
             "the two models score alike on every held-out decision; there is no difference to see",
@@ -167,15 +172,20 @@ def power_of(
         between=float(np.sqrt(design.between)),
         within=float(np.sqrt(design.within)),
         curve=tuple(
-            PowerAt(gain=gain, power=_power(gain, design.variance, found.degrees, design.lift, level))
+            PowerAt(gain=gain, power=_power(gain, *design.at(gain), found.degrees, level))
             for gain in (GAINS[metric] if gains is None else gains)
         ),
-        detectable=_detectable(power, design.variance, found.degrees, design.lift, level),
+        detectable=_detectable(power, design, found.degrees, level),
         needed=tuple(
             Needed(
                 gain=gain,
                 n_users=needed(
-                    gain, many, between=design.between**0.5, within=design.within**0.5, power=power, level=level
+                    gain,
+                    many,
+                    between=design.between**0.5,
+                    within=design.within_at(gain) ** 0.5,
+                    power=power,
+                    level=level,
                 ),
                 n_decisions=many,
                 power=power,
@@ -217,7 +227,7 @@ def needed(
     each = between**2 + within**2 / n_decisions
 
     def enough(n_users: int) -> bool:
-        return _power(gain, each / n_users, n_users - 1.0, (n_users / (n_users - 1)) ** 0.5, level) >= power
+        return _power(gain, each / n_users, (n_users / (n_users - 1)) ** 0.5, n_users - 1.0, level) >= power
 
     if each == 0 or enough(2):
         return 2
@@ -236,16 +246,37 @@ def needed(
 class _Design:
     """Variances of the working model, and of the mean under it.
 
-    `lift` is how much larger than the true standard error the jackknife's is on (root mean square) average.
+    Attributes:
+        between: tau^2.
+        within: sigma^2.
+        least: Mean square of the differences that a gain of one takes.
+        of_mean: Factors of sigma^2 and of tau^2 in the variance of the mean.
+        of_jackknife: The same in the mean of the jackknife's squared standard error.
     """
 
     between: float
     within: float
-    variance: float
-    lift: float
+    least: float
+    of_mean: tuple[float, float]
+    of_jackknife: tuple[float, float]
+
+    @property
+    def variance(self) -> float:
+        """Of the mean, as the data have it."""
+        return self.of_mean[0] * self.within + self.of_mean[1] * self.between
+
+    def within_at(self, gain: float) -> float:
+        """sigma^2 where the true gain is this, at least what it takes."""
+        return max(self.within, self.least * abs(gain) - self.between - gain**2)
+
+    def at(self, gain: float) -> tuple[float, float]:
+        """Variance of the mean at a true gain, and how much larger than its root the jackknife's standard error is."""
+        within = self.within_at(gain)
+        mean, jackknife = (a * within + b * self.between for a, b in (self.of_mean, self.of_jackknife))
+        return mean, (jackknife / mean) ** 0.5 if mean > 0 else 1.0
 
     @classmethod
-    def of(cls, values: FloatArray, weight: FloatArray, unit: np.ndarray) -> _Design:
+    def of(cls, values: FloatArray, weight: FloatArray, unit: np.ndarray, least: float) -> _Design:
         code = np.unique(unit, return_inverse=True)[1]
         n = int(code.max()) + 1
         total, size, square = (sum_by(code, each, n) for each in (weight * values, weight, weight**2))
@@ -260,13 +291,20 @@ class _Design:
 
         excess = (error**2).sum() - within * expected(square).sum()
         between = max(float(excess / expected(size**2).sum()), 0.0)
-        each = within * square + between * size**2
-        variance = float(each.sum() / size.sum() ** 2)
-        jackknife = float((expected(each) / (1 - share) ** 2).sum() / size.sum() ** 2)
-        return cls(between, within, variance, (jackknife / variance) ** 0.5 if variance > 0 else 1.0)
+        whole = float(size.sum()) ** 2
+        return cls(
+            between,
+            within,
+            least,
+            of_mean=(float(square.sum()) / whole, float((size**2).sum()) / whole),
+            of_jackknife=(
+                float((expected(square) / (1 - share) ** 2).sum()) / whole,
+                float((expected(size**2) / (1 - share) ** 2).sum()) / whole,
+            ),
+        )
 
 
-def _power(gain: float, variance: float, degrees: float, lift: float, level: float) -> float:
+def _power(gain: float, variance: float, lift: float, degrees: float, level: float) -> float:
     """P(|t| > its critical value) at a true mean gain; t is lift times smaller than its distribution's."""
     critical = float(stdtrit(degrees, (1 + level) / 2)) * lift
     shift = abs(gain) / variance**0.5
@@ -276,13 +314,13 @@ def _power(gain: float, variance: float, degrees: float, lift: float, level: flo
     return float(np.clip(1 - nctdtr(degrees, shift, critical) + np.nan_to_num(wrong_side), 0, 1))
 
 
-def _detectable(power: float, variance: float, degrees: float, lift: float, level: float) -> float:
+def _detectable(power: float, design: _Design, degrees: float, level: float) -> float:
     """The gain at which the power is reached: the power rises with it."""
 
     def short(gain: float) -> float:
-        return _power(gain, variance, degrees, lift, level) - power
+        return _power(gain, *design.at(gain), degrees, level) - power
 
-    high = variance**0.5
+    high = design.variance**0.5
     if short(0.0) >= 0:
         return 0.0
     while short(high) < 0:

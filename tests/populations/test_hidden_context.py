@@ -10,12 +10,12 @@ from pluralign.errors import ConfigError, DataError
 from pluralign.features import Design
 from pluralign.inference.dpl import fit_dpl
 from pluralign.inference.pooled import fit_pooled
-from pluralign.populations import borda_limit, flip_labels, hidden_context, simulate
+from pluralign.populations import borda_limit, flip_labels, simulate, simulate_hidden_context
 
 
 def test_bordas_count_falls_where_the_mean_goes_on_rising():
     assert borda_limit(np.array([0.8 - 1e-9, 0.8])) == pytest.approx([0.9, 0.475])
-    example = hidden_context(50, None)
+    example = simulate_hidden_context(50, None)
     assert example.borda == pytest.approx(borda_limit(example.x))  # exactly so on this grid
     # x = .89 beats the lower 40 of 50 if it is 1.78, half the others' zeros always, and .8 to .88 if they are high too.
     at = int(np.flatnonzero(np.isclose(example.x, 0.89))[0])
@@ -25,7 +25,7 @@ def test_bordas_count_falls_where_the_mean_goes_on_rising():
 
 
 def test_draws_follow_the_truth():
-    example = hidden_context(5, 40_000, seed=1)
+    example = simulate_hidden_context(5, 40_000, seed=1)
     table = example.comparisons
     won = np.zeros((5, 5))
     np.add.at(won, (table.chosen, table.rejected), 1)
@@ -35,7 +35,7 @@ def test_draws_follow_the_truth():
 
 
 def test_a_base_reward_ranks_by_borda():
-    example = hidden_context(50, None)
+    example = simulate_hidden_context(50, None)
     theta = fit_pooled(Design.of(example.comparisons, torch.as_tensor(example.features)), ridge=1e-3)[0].theta
     assert (np.argsort(theta.numpy()) == np.argsort(example.borda)).all()
     assert theta[40] < theta[20]  # although its mean utility is twice as high
@@ -43,7 +43,7 @@ def test_a_base_reward_ranks_by_borda():
 
 @pytest.mark.parametrize("family", ["mean-variance", "mean-variance-surrogate", "categorical"])
 def test_the_spread_jumps_at_the_break(family):
-    example = hidden_context(50, None)
+    example = simulate_hidden_context(50, None)
     settings = {} if family == "categorical" else {"ridge_spread": 0.1}
     design = Design.of(example.comparisons, torch.as_tensor(example.features))
     model, report = fit_dpl(design, family, ridge=0.1, **settings)
@@ -60,7 +60,7 @@ def test_the_spread_jumps_at_the_break(family):
 def test_r_squared_is_near_one_without_hidden_context(family):
     """The same alternatives, utility x for all: the item says it all."""
     x, rng = np.linspace(0, 1, 20), np.random.default_rng(0)
-    mixture = hidden_context(20, 4000, seed=2)
+    mixture = simulate_hidden_context(20, 4000, seed=2)
     first, second = rng.integers(0, 20, (2, 4000))
     won = x[first] > x[second]
     plain = replace(
@@ -97,9 +97,9 @@ def test_flips_are_nested_and_stay_where_they_may():
 
 def test_settings_out_of_range_are_named():
     with pytest.raises(ConfigError, match="n_items is 1 and n_comparisons 5"):
-        hidden_context(1, 5)
+        simulate_hidden_context(1, 5)
     with pytest.raises(ConfigError, match=r"share is 1\.5; it is a probability"):
-        flip_labels(hidden_context(5, 5).comparisons, 1.5, seed=0)
+        flip_labels(simulate_hidden_context(5, 5).comparisons, 1.5, seed=0)
     table = simulate(n_users=3, comparisons_per_user=5, n_choices=3, features="numeric").comparisons
     with pytest.raises(DataError, match="choices among more than two"):
         flip_labels(table, 0.5, seed=0)

@@ -10,7 +10,7 @@ from pluralign.features import Design, encode, fit_encoder, make_encoder
 from pluralign.inference.dpl import fit_dpl
 from pluralign.inference.individual import fit_individual
 from pluralign.inference.pooled import fit_pooled
-from pluralign.populations import ANIMALS, ORDERS, Pets, pets
+from pluralign.populations import ANIMALS, ORDERS, Pets, simulate_pets
 
 
 def texts(table):
@@ -18,7 +18,7 @@ def texts(table):
 
 
 def test_a_hundred_sentences_per_animal_twenty_of_them_for_the_test():
-    population = pets()
+    population = simulate_pets()
     table = population.comparisons
     assert table.n_users == 2
     assert len(population.rows("train")) == 4000
@@ -38,7 +38,7 @@ def test_a_hundred_sentences_per_animal_twenty_of_them_for_the_test():
 
 
 def test_users_agree_on_the_extremes_and_oppose_between_them():
-    population = pets(n_users=6, train_per_user=200, test_per_user=40, seed=1)
+    population = simulate_pets(n_users=6, train_per_user=200, test_per_user=40, seed=1)
     table, names = population.comparisons, np.array(ANIMALS)
     won, lost = names[population.animal[table.chosen]], names[population.animal[table.rejected]]
     for user, better, worse in zip(table.user, won, lost, strict=True):
@@ -52,7 +52,7 @@ def test_users_agree_on_the_extremes_and_oppose_between_them():
 
 
 def test_the_ceilings_of_a_model_that_does_not_know_the_user():
-    population = pets()
+    population = simulate_pets()
     assert population.ceiling() == 0.75
     assert population.upsampled().ceiling() == pytest.approx(7 / 12)  # (.5 + 5 * .5 * .5) / (.5 + 5 * .5)
     truth = population.upsampled().truth()
@@ -71,7 +71,7 @@ def scored(population: Pets, fit) -> Predictions:
 
 
 def test_user_blind_models_meet_their_ceilings_and_users_own_models_pass_them():
-    plain = pets(n_users=40, train_per_user=40, test_per_user=40, seed=3)
+    plain = simulate_pets(n_users=40, train_per_user=40, test_per_user=40, seed=3)
     own = score(scored(plain, lambda rows: fit_individual(rows, ridge=0.05, tau=1.0).model)).accuracy
     assert own > plain.ceiling() + 0.15
     for population in (plain, plain.upsampled()):
@@ -85,7 +85,7 @@ def test_user_blind_models_meet_their_ceilings_and_users_own_models_pass_them():
 
 
 def test_whoever_does_not_know_the_user_is_half_right_on_divergent_rows():
-    population = pets(n_users=4, train_per_user=101, test_per_user=50, seed=5)
+    population = simulate_pets(n_users=4, train_per_user=101, test_per_user=50, seed=5)
     features = torch.as_tensor(population.features)
     train, test = (Design.of(population.comparisons.take(population.rows(s)), features) for s in ("train", "test"))
     assert fit_pooled(train, ridge=0.1)[0].predict(test).correct.mean() == 0.75
@@ -94,7 +94,7 @@ def test_whoever_does_not_know_the_user_is_half_right_on_divergent_rows():
 
 
 def test_the_same_seed_is_the_same_population():
-    one, other = (pets(train_per_user=20, test_per_user=5, seed=7) for _ in range(2))
+    one, other = (simulate_pets(train_per_user=20, test_per_user=5, seed=7) for _ in range(2))
     assert (texts(one.comparisons) == texts(other.comparisons)).all()
     assert (one.comparisons.chosen == other.comparisons.chosen).all()
 
@@ -102,10 +102,13 @@ def test_the_same_seed_is_the_same_population():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pets(n_users=3), "n_users is 3; it must be even"),
-        (lambda: pets(divergent=1.5), r"divergent 1\.5; rows must be at least 1"),
-        (lambda: pets(train_per_user=4, test_per_user=4).rows("valid"), 'unknown split "valid"; known: test, train'),
-        (lambda: pets(train_per_user=4, test_per_user=4).upsampled(0), "copies is 0; it must be at least 1"),
+        (lambda: simulate_pets(n_users=3), "n_users is 3; it must be even"),
+        (lambda: simulate_pets(divergent=1.5), r"divergent 1\.5; rows must be at least 1"),
+        (
+            lambda: simulate_pets(train_per_user=4, test_per_user=4).rows("valid"),
+            'unknown split "valid"; known: test, train',
+        ),
+        (lambda: simulate_pets(test_per_user=4).upsampled(0), "copies is 0; it must be at least 1"),
     ],
 )
 def test_settings_out_of_range_are_named(make, message):

@@ -1,9 +1,9 @@
 """Simulated users whose truth is known."""
 
-from pluralign.populations.didactic import Didactic, didactic, draw_didactic, match_modes
-from pluralign.populations.hidden_context import HiddenContext, borda_limit, hidden_context
+from pluralign.populations.didactic import Didactic, draw_didactic, match_modes, simulate_didactic
+from pluralign.populations.hidden_context import HiddenContext, borda_limit, simulate_hidden_context
 from pluralign.populations.noise import flip_labels
-from pluralign.populations.pets import ANIMALS, ORDERS, Pets, pets
+from pluralign.populations.pets import ANIMALS, ORDERS, Pets, simulate_pets
 from pluralign.populations.simulate import TEXT_TASTES, Population, demo, relabel, simulate
 from pluralign.populations.tastes import KINDS, Tastes, draw_tastes
 from pluralign.populations.texts import STYLE_NAMES, Corpus, count_style, write_texts
@@ -23,14 +23,14 @@ __all__ = [
     "borda_limit",
     "count_style",
     "demo",
+    "draw_didactic",
     "draw_tastes",
     "flip_labels",
-    "hidden_context",
-    "pets",
-    "didactic",
-    "draw_didactic",
     "match_modes",
     "relabel",
     "simulate",
+    "simulate_didactic",
+    "simulate_hidden_context",
+    "simulate_pets",
     "write_texts",
 ]

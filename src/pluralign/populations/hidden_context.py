@@ -52,7 +52,7 @@ def borda_limit(x: np.ndarray) -> FloatArray:
     return np.where(x < BREAK, x + 0.1, 0.275 + 0.25 * x)
 
 
-def hidden_context(n_items: int = 50, n_comparisons: int | None = 20_000, *, seed: int = 0) -> HiddenContext:
+def simulate_hidden_context(n_items: int = 50, n_comparisons: int | None = 20_000, *, seed: int = 0) -> HiddenContext:
     """Make the example.
 
     Args:

@@ -165,7 +165,7 @@ class Pets:
         }
 
 
-def pets(
+def simulate_pets(
     *,
     n_users: int = 2,
     train_per_user: int = 2000,

@@ -49,6 +49,26 @@ Cache = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Where all randomness begins.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+PoolData = Annotated[
+    str,
+    typer.Argument(
+        metavar="POOL", help="Pairs that could be asked: rows with prompt, chosen (or first) and rejected (or second)."
+    ),
+]
+Answers = Annotated[
+    str | None,
+    typer.Option("--answers", help="The user's comparisons so far, to which the model was not fitted; a file of rows."),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="`information_gain`, `d_optimal`, `uncertainty`, `uncertainty_predictive`, `random` or `vpl_released`."
+    ),
+]
+Epsilon = Annotated[
+    float,
+    typer.Option(help="Enough is known when no answer is expected to gain this much reward, in nats."),
+]
 Device = Annotated[str, typer.Option("--device", help="Where encoders and fits run: cpu, cuda, cuda:1.")]
 
 
@@ -63,7 +83,7 @@ def study(
     encoder: Encoder = None,
     cache: Cache = None,
     device: Device = "cpu",
-    rungs: Annotated[str | None, typer.Option(help="Rungs to fit, comma-separated; default all.")] = None,
+    rungs: Annotated[str | None, typer.Option(help="Rungs to fit, comma-separated; default all but latent.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of splits; every figure is over all of them.")] = None,
     split: Annotated[
         str | None,
@@ -278,6 +298,91 @@ def adapt(
     from pluralign.cli import commands
 
     commands.adapt(model, commands.Source(data, path, column, option), out, json=json)
+
+
+@app.command(rich_help_panel="Asking people")
+def ask(
+    model: Annotated[Path, typer.Argument(help="Folder that `fit` or `study` wrote.")],
+    pool: PoolData,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    answers: Answers = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="Whom to ask. A name the model does not know is somebody new.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--questions", help="Questions to propose.")] = 4,
+    method: Method = "information_gain",
+    epsilon: Epsilon = 0.01,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Propose the next comparisons to ask a user, from a pool of pairs.
+
+    The questions of one call are chosen together, so that none asks what another will tell. Take the answers with
+    `pluralign adapt`, or give them as `--answers` of the next call.
+
+    \b
+      pluralign ask models/basis pool.jsonl --user ada -n 4
+      pluralign ask models/basis pool.jsonl --user ada --answers ada.jsonl --json
+    """
+    from pluralign.cli import commands
+
+    commands.ask(
+        model,
+        commands.Source(pool, path, column, option),
+        answers,
+        user,
+        n=n,
+        method=method,
+        epsilon=epsilon,
+        seed=seed or 0,
+        json=json,
+    )
+
+
+@app.command(rich_help_panel="Asking people")
+def interview(
+    model: Annotated[Path, typer.Argument(help="Folder that `fit` or `study` wrote.")],
+    pool: PoolData,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    answers: Answers = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="Who is asked. A name the model does not know is somebody new.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--questions", help="Most answers wanted.")] = 20,
+    method: Method = "information_gain",
+    epsilon: Epsilon = 0.01,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the answers (answers.jsonl) and the model of this user.")
+    ] = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Ask a person at the keyboard, say after each answer where it puts them, and stop when enough is known.
+
+    Every question is answered with 1 or 2, s to skip it, or q to stop. With `--json` the questions are on stderr.
+
+    \b
+      pluralign interview models/cluster pool.jsonl --user ada --out ada
+      printf '1\\n2\\n1\\nq\\n' | pluralign interview models/cluster pool.jsonl
+    """
+    from pluralign.cli import commands
+
+    commands.interview(
+        model,
+        commands.Source(pool, path, column, option),
+        answers,
+        user,
+        n=n,
+        method=method,
+        epsilon=epsilon,
+        out=out,
+        seed=seed or 0,
+        json=json,
+    )
 
 
 @app.command(rich_help_panel="Data")

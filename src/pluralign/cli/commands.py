@@ -9,10 +9,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pluralign.cli.printing import print_evaluation, print_fit, print_json, print_scan, print_study, stderr, stdout
-from pluralign.comparisons import Comparisons
+from pluralign.cli.printing import (
+    Talk,
+    print_evaluation,
+    print_fit,
+    print_json,
+    print_questions,
+    print_scan,
+    print_study,
+    stderr,
+    stdout,
+)
+from pluralign.comparisons import Comparisons, write_jsonl
+from pluralign.comparisons import save as save_table
 from pluralign.errors import ConfigError
 from pluralign.evaluation import mean_interval, paired_difference, score
 from pluralign.files import write_json
@@ -20,6 +31,9 @@ from pluralign.studies.data import load
 from pluralign.studies.features import Step
 from pluralign.studies.fitting import FitSettings
 from pluralign.studies.settings import StudySettings, read_yaml
+
+if TYPE_CHECKING:
+    from pluralign.queries import Enquiry
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,17 @@ class Source:
         columns = _assignments("--column", self.column)
         options = {name: _value(text) for name, text in _assignments("--option", self.option).items()}
         return load(self.data, path=self.path, columns=columns or None, **options)
+
+    def load_pool(self) -> Comparisons:
+        """The same where nobody needs to have chosen yet: rows of a file may be without a user."""
+        from pluralign import datasets
+        from pluralign.comparisons.writing import INDEX
+        from pluralign.queries import read_pool
+
+        named = self.data == "simulated" or self.data in datasets.names() or self.data.startswith("hf:")
+        if named or self.option or not Path(self.data).exists() or (Path(self.data) / INDEX).is_file():
+            return self.load()
+        return read_pool(self.data, columns=_assignments("--column", self.column))
 
 
 def study(
@@ -189,6 +214,120 @@ def adapt(model: Path, source: Source, out: Path | None, *, json: bool) -> None:
         stdout.print(
             f"placed {users.n_users:,} users from {comparisons.n_decisions:,} comparisons{where}", highlight=False
         )
+
+
+def ask(
+    model: Path,
+    pool: Source,
+    answers: str | None,
+    user: str | None,
+    *,
+    n: int,
+    method: str,
+    epsilon: float,
+    seed: int,
+    json: bool,
+) -> None:
+    from pluralign.queries.pool import show_prompt, show_response
+    from pluralign.queries.regions import regions
+
+    enquiry = _enquiry(model, pool, answers, user)
+    proposal = enquiry.propose(n, method=method, seed=seed)
+    predicted, value = enquiry.belief.predictive(), enquiry.value()
+    found = {
+        **_whom(enquiry),
+        "method": method,
+        "questions": [
+            {
+                "row": int(enquiry.origin[row]),
+                "prompt": show_prompt(enquiry.pool, row),
+                "first": show_response(enquiry.pool, enquiry.pool.chosen[row]),
+                "second": show_response(enquiry.pool, enquiry.pool.rejected[row]),
+                "probability": float(predicted[row]),
+                "score": float(score),
+            }
+            for row, score in zip(proposal.rows.tolist(), proposal.scores, strict=True)
+        ],
+        "regions": [each._asdict() for each in regions(enquiry.placed)],
+        "resembles": [each._asdict() for each in enquiry.resembles()],
+        "value": {"gain": value.best, "perfect": value.perfect, "epsilon": epsilon, "enough": value.stop(epsilon)},
+    }
+    if json:
+        print_json(found)
+    else:
+        print_questions(found)
+
+
+def interview(
+    model: Path,
+    pool: Source,
+    answers: str | None,
+    user: str | None,
+    *,
+    n: int,
+    method: str,
+    epsilon: float,
+    out: Path | None,
+    seed: int,
+    json: bool,
+) -> None:
+    from pluralign.queries import interview as hold
+    from pluralign.queries.regions import regions
+
+    enquiry = _enquiry(model, pool, answers, user)
+    numeric = enquiry.pool.format == "numeric"
+    file = None if out is None else out / ("answers" if numeric else "answers.jsonl")
+    if file is not None and file.exists():
+        raise ConfigError(f"{file} exists", hint="name another folder; earlier answers can be given with --answers")
+    talk = Talk(stderr if json else stdout)
+
+    def keep(known: Enquiry) -> None:
+        talk.place(regions(known.placed), known.resembles())
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (save_table if numeric else write_jsonl)(known.table(), file)
+
+    ended = hold(enquiry, talk.put, n=n, epsilon=epsilon, method=method, seed=seed, on_answer=keep)
+    known = ended.enquiry
+    if out is not None:
+        known.finished().save(out)
+    found = {
+        **_whom(known),
+        "method": method,
+        "reason": ended.reason,
+        "n_answered_now": len(known.rows),
+        "n_skipped": ended.skipped,
+        "regions": [each._asdict() for each in regions(known.placed)],
+        "resembles": [each._asdict() for each in known.resembles()],
+        "value": None
+        if ended.value is None
+        else {"gain": ended.value.best, "perfect": ended.value.perfect, "epsilon": epsilon},
+        "answers": str(file) if file is not None and len(known.rows) else None,
+        "out": None if out is None else str(out),
+    }
+    if json:
+        print_json(found)
+    else:
+        talk.end(found)
+
+
+def _enquiry(model: Path, pool: Source, answers: str | None, user: str | None) -> Enquiry:
+    from pluralign.queries import Enquiry
+    from pluralign.rewards import LinearReward
+
+    earlier = None if answers is None else load(answers)
+    return Enquiry.of(LinearReward.load(model), pool.load_pool(), user=user, answers=earlier, progress=False)
+
+
+def _whom(enquiry: Enquiry) -> dict[str, Any]:
+    """Who is asked, and on what grounds."""
+    return {
+        "users": enquiry.model.kind,
+        "user": enquiry.name,
+        "known": enquiry.known,
+        "n_answers": enquiry.answers.n_decisions,
+        "n_pairs_left": int(enquiry.open.sum()),
+    }
 
 
 def simulate(out: Path, *, json: bool, **settings: Any) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pluralign.files import plain
 
 if TYPE_CHECKING:
     from pluralign.comparisons import Comparisons
+    from pluralign.queries.enquiry import Resemblance
+    from pluralign.queries.interview import Question, Reply
+    from pluralign.queries.regions import Region
     from pluralign.scans import Scan
 
 # Wide enough for the tables where nobody looks at a window.
@@ -247,6 +252,112 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
                 f"  over {words}: {_gain(gain['accuracy'], 100.0, 1)} points, {_gain(gain['log_prob'], 1.0, 3)} nats",
                 highlight=False,
             )
+
+
+_REASONS = {
+    "enough": "no further question is expected to change what you would be given",
+    "limit": "that was the last question",
+    "quit": "stopped",
+    "pool": "there is no pair left to ask",
+}
+_REPLIES = {"1": "first", "2": "second", "s": "skip", "skip": "skip", "q": "quit", "quit": "quit"}
+_HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}  # what moves the cursor, turns the text round or cannot be seen
+_PLAIN = "\n\t\u200c\u200d"  # the joiners belong to words and emoji
+
+
+def visible(text: str) -> str:
+    """Text that cannot steer a terminal: control characters are spelled out, but for new lines and tabs."""
+    return "".join(
+        each if each in _PLAIN or unicodedata.category(each) not in _HIDDEN else ascii(each)[1:-1] for each in text
+    )
+
+
+def print_questions(found: Mapping[str, Any]) -> None:
+    """The pairs to ask next, and whether they are worth asking."""
+    name, value = escape(visible(found["user"])), found["value"]
+    whence = "" if found["known"] else ", new to the model"
+    stdout.print(f"[bold]{name}[/bold]{whence}, {found['n_answers']:,} answers given", highlight=False)
+    _print_place(stdout, found["regions"], found["resembles"])
+    for i, question in enumerate(found["questions"], start=1):
+        stdout.print(
+            f"\n[bold]{i}[/bold]  {found['method']} {question['score']:.4g}, P(1 is preferred) "
+            f"{question['probability']:.2f}",
+            highlight=False,
+        )
+        _print_pair(stdout, question["prompt"], question["first"], question["second"])
+    enough = f"; enough is known (less than {value['epsilon']:g})" if value["enough"] else ""
+    stdout.print(
+        f"\none answer is expected to gain {value['gain']:.4f} nats of reward, "
+        f"knowing the user {value['perfect']:.4f}{enough}",
+        highlight=False,
+    )
+
+
+class Talk:
+    """The person at the keyboard: what they are shown, and what they say.
+
+    Args:
+        console: Where questions are shown; replies come from stdin.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def put(self, question: Question) -> Reply:
+        """Show a question and wait for the answer; the end of the input is `quit`."""
+        self.console.print(f"\n[bold]Question {question.number}[/bold]", highlight=False)
+        _print_pair(self.console, question.prompt, question.first, question.second)
+        while True:
+            self.console.print("Which is better? 1, 2, s (skip), q (quit): ", end="", highlight=False)
+            self.console.file.flush()
+            line = sys.stdin.readline()
+            if not line:
+                self.console.print()
+                return "quit"
+            reply = _REPLIES.get(line.strip().lower())
+            if not sys.stdin.isatty():
+                self.console.print(Text(visible(line.strip())))
+            if reply is not None:
+                return cast("Reply", reply)
+            self.console.print("answer 1, 2, s or q", highlight=False)
+
+    def place(self, regions: Sequence[Region], resembles: Sequence[Resemblance]) -> None:
+        """Say where the answers so far put them."""
+        _print_place(self.console, [each._asdict() for each in regions], [each._asdict() for each in resembles])
+
+    def end(self, found: Mapping[str, Any]) -> None:
+        """Say why it ended, and where the answers are."""
+        self.console.print(
+            f"\n{_REASONS[found['reason']]}; {found['n_answered_now']} answers, {found['n_skipped']} skipped",
+            highlight=False,
+        )
+        where = [f"answers in {found['answers']}"] if found["answers"] else []
+        where += [f"model in {found['out']}"] if found["out"] else []
+        if where:
+            self.console.print(escape(", ".join(where)), highlight=False)
+
+
+def _print_pair(console: Console, prompt: str, first: str, second: str) -> None:
+    """A prompt, and two responses side by side."""
+    if prompt:
+        console.print(Text(visible(prompt), style="italic"))
+    table = Table(show_lines=False, expand=True)
+    table.add_column("1", ratio=1)
+    table.add_column("2", ratio=1)
+    table.add_row(Text(visible(first)), Text(visible(second)))
+    console.print(table)
+
+
+def _print_place(
+    console: Console, regions: Sequence[Mapping[str, Any]], resembles: Sequence[Mapping[str, Any]]
+) -> None:
+    """Where somebody stands, and whom they resemble."""
+    if regions:
+        shown = ", ".join(f"{each['name']} {100 * each['probability']:.0f} %" for each in regions[:5])
+        console.print(f"  where: {shown}", highlight=False)
+    if resembles:
+        shown = ", ".join(f"{visible(each['user'])} ({100 * each['agreement']:.0f} %)" for each in resembles)
+        console.print(escape(f"  like (chance of the same answer): {shown}"), highlight=False)
 
 
 def _cell(value: object) -> str:

@@ -5,6 +5,7 @@ from pluralign.queries.believing import Draws, believe
 from pluralign.queries.choosing import Proposal, propose
 from pluralign.queries.curves import QueryCurve, query_curve
 from pluralign.queries.enquiry import Enquiry
+from pluralign.queries.interview import Interview, Question, interview
 from pluralign.queries.pool import read_pool
 from pluralign.queries.scores import METHODS
 from pluralign.queries.value import Value
@@ -15,11 +16,14 @@ __all__ = [
     "Draws",
     "Enquiry",
     "Gaussian",
+    "Interview",
     "Particles",
     "Proposal",
     "QueryCurve",
+    "Question",
     "Value",
     "believe",
+    "interview",
     "propose",
     "query_curve",
     "read_pool",

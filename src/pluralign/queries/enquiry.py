@@ -61,6 +61,7 @@ class Enquiry:
         open: Pairs that may still be asked, (rows,).
         rows: Pairs that were answered, in order, (answers,).
         outcomes: 1 where the first was preferred, 0 the second, (answers,).
+        positions: 1 where the first was shown first, -1 second, 0 unknown, (answers,).
     """
 
     reward: LinearReward
@@ -74,6 +75,7 @@ class Enquiry:
     open: BoolArray
     rows: IntArray
     outcomes: FloatArray
+    positions: IntArray
 
     @classmethod
     def of(
@@ -122,6 +124,7 @@ class Enquiry:
             open=open,
             rows=np.empty(0, dtype=np.int32),
             outcomes=np.empty(0, dtype=np.float64),
+            positions=np.empty(0, dtype=np.int32),
         )
         found.belief  # noqa: B018 - a model that has none says so at once
         return found
@@ -154,13 +157,23 @@ class Enquiry:
         """
         return propose(self.belief, n, method=method, allowed=self.open, seed=seed)
 
-    def answer(self, row: int, *, first: bool) -> Enquiry:
-        """What is known once the user preferred the first response of a pair, or the second."""
+    def answer(self, row: int, *, first: bool, position: int = 0) -> Enquiry:
+        """What is known once the user preferred the first response of a pair, or the second.
+
+        Args:
+            row: The pair.
+            first: Whether the first was preferred.
+            position: 1 where the first was shown first, -1 second, 0 unknown.
+
+        Raises:
+            ConfigError: As `skip`.
+        """
         closed = self.skip(row)
         return replace(
             closed,
             rows=np.append(self.rows, np.int32(row)),
             outcomes=np.append(self.outcomes, 1.0 if first else 0.0),
+            positions=np.append(self.positions, np.int32(position)),
         )
 
     def skip(self, row: int) -> Enquiry:
@@ -211,6 +224,7 @@ class Enquiry:
             taken,
             chosen=np.where(first, taken.chosen, taken.rejected),
             rejected=np.where(first, taken.rejected, taken.chosen),
+            position=np.where(first, self.positions, -self.positions) if self.positions.any() else None,
             user_ids=(self.name,),
         )
 
@@ -218,8 +232,10 @@ class Enquiry:
     def _given(self) -> Design:
         rows = torch.from_numpy(self.rows).long()
         pairs = rows_of(self.design, self.design.chosen[rows], self.design.rejected[rows])
-        outcome = torch.from_numpy(self.outcomes).to(self.design.features)
-        return replace(pairs, decisions=replace(pairs.decisions, outcome=outcome))
+        outcome, position = (
+            torch.from_numpy(each).to(self.design.features) for each in (self.outcomes, self.positions)
+        )
+        return replace(pairs, decisions=replace(pairs.decisions, outcome=outcome, position=position))
 
     @cached_property
     def _responses(self) -> Responses:

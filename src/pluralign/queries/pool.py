@@ -13,6 +13,7 @@ from pluralign.comparisons.columns import as_columns
 from pluralign.comparisons.reading import load as load_columns
 from pluralign.comparisons.table import index_pairs
 from pluralign.errors import DataError
+from pluralign.features import Item
 from pluralign.types import IntArray
 
 NOBODY = "nobody"
@@ -76,6 +77,25 @@ def pairs_among(pool: Comparisons, answers: Comparisons) -> np.ndarray:
     """Which pairs of a pool occur in another table, in either order, (rows,)."""
     known = {frozenset(pair) for pair in zip(*_names(answers), strict=True)}
     return np.array([frozenset(pair) in known for pair in zip(*_names(pool), strict=True)], dtype=np.bool_)
+
+
+def show_prompt(pool: Comparisons, row: int) -> str:
+    """The prompt of a pair as plain text; empty where there is none."""
+    text = pool.items.prompts[int(pool.items.prompt[pool.chosen[row]])].as_py()
+    return Item("", text, True).text(prompt=False) if pool.format == "chat" and text else text
+
+
+def show_response(pool: Comparisons, item: int) -> str:
+    """A response as plain text; of numbers, one line for each."""
+    items = pool.items
+    text = items.response[int(item)].as_py()
+    if pool.format == "chat":
+        return Item("", text, True).text(prompt=False)
+    if items.attributes is None:
+        return text
+    return "\n".join(
+        f"{name} = {value:g}" for name, value in zip(items.attribute_names, items.attributes[item], strict=True)
+    )
 
 
 def _names(table: Comparisons) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:

@@ -7,6 +7,7 @@ from pluralign.populations.pets import ANIMALS, ORDERS, Pets, simulate_pets
 from pluralign.populations.simulate import TEXT_TASTES, Population, demo, relabel, simulate
 from pluralign.populations.tastes import KINDS, Tastes, draw_tastes
 from pluralign.populations.texts import STYLE_NAMES, Corpus, count_style, write_texts
+from pluralign.populations.ultrafeedback import RatedPairs, read_rated_pairs, simulate_uf_p
 
 __all__ = [
     "ANIMALS",
@@ -19,6 +20,7 @@ __all__ = [
     "HiddenContext",
     "Pets",
     "Population",
+    "RatedPairs",
     "Tastes",
     "borda_limit",
     "count_style",
@@ -27,10 +29,12 @@ __all__ = [
     "draw_tastes",
     "flip_labels",
     "match_modes",
+    "read_rated_pairs",
     "relabel",
     "simulate",
     "simulate_didactic",
     "simulate_hidden_context",
     "simulate_pets",
+    "simulate_uf_p",
     "write_texts",
 ]

@@ -5,7 +5,7 @@ reward for everybody averages the four; a distribution of reward shows at best w
 recover them. The features are Gaussian bumps of the modes' own width, at places that include the modes', so that every
 true reward is linear in the features and what a method misses is its own doing.
 
-The paper prints neither places, widths nor counts: those here are ours, and they matter. With modes at 0.3, 0.4, 0.6 and
+The paper prints neither places, widths nor counts: those here are ours, and they matter. With modes at 0.3, 0.4, 0.6,
 0.7 the spread that DPL's mean-variance model learns from endless data follows the users' (correlation 0.98 over x);
 with modes at 0.15, 0.4, 0.6 and 0.85 it does not (-0.2): it supposes that an item's reward is drawn anew in every
 comparison, while a user's two rewards go together. At a few thousand comparisons there is hardly a spread to be seen.

@@ -85,7 +85,7 @@ def test_an_unknown_setting_in_a_file(fails, numbers, tmp_path):
 
 
 def test_an_unknown_rung(fails, numbers):
-    assert 'error: unknown rung "latent"; known: pooled, ' in fails("study", numbers, "--rungs", "pooled,latent")
+    assert 'error: unknown rung "vpl"; known: pooled, ' in fails("study", numbers, "--rungs", "pooled,vpl")
 
 
 def test_a_simulation_that_its_file_cannot_hold(fails, tmp_path):

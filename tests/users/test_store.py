@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pluralign.errors import CacheError
-from pluralign.users import Basis, Clusters, Individual, Pooled, Reliability, store
+from pluralign.users import Basis, Clusters, Individual, Latent, Pooled, Reliability, store
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -39,6 +39,20 @@ MODELS = {
     "individual, its diagonal": Individual(
         theta=draw(3), axes=torch.eye(3), scale=draw(3).abs(), offset=draw(5, 3), covariance=draw(5, 3).abs()
     ),
+    "latent": Latent(
+        theta=draw(3),
+        coordinates=draw(3, 2),
+        decoder={"shift": draw(2), "taste": draw(2, 2)},
+        encoder={"pair": draw(2, 4)},
+        prior_log_weight=draw(1),
+        prior_mean=draw(1, 2),
+        prior_log_variance=draw(1, 2),
+        log_weight=draw(5, 1),
+        mean=draw(5, 1, 2),
+        log_variance=draw(5, 1, 2),
+        reference=draw(4, 3),
+        form="linear",
+    ),
     "views of one storage": Basis(theta=SHARED[0], basis=SHARED[1:3].T, mean=SHARED[:, :2], covariance=draw(4, 2, 2)),
 }
 
@@ -55,6 +69,9 @@ def test_every_kind_comes_back_bit_for_bit(name, tmp_path):
         if isinstance(mine, Tensor):
             assert mine.dtype == theirs.dtype, field.name
             assert torch.equal(mine, theirs), field.name
+        elif isinstance(mine, dict):
+            assert set(mine) == set(theirs)
+            assert all(torch.equal(each, theirs[name]) for name, each in mine.items())
         else:
             assert mine == theirs, field.name
     assert sorted(file.name for file in tmp_path.iterdir()) == ["users.json", "users.safetensors"]
@@ -72,9 +89,9 @@ def test_saving_again_replaces(tmp_path):
 
 def test_an_unknown_kind_is_named(tmp_path):
     store.save(MODELS["pooled"], tmp_path)
-    (tmp_path / "users.json").write_text(json.dumps({"kind": "latent"}))
+    (tmp_path / "users.json").write_text(json.dumps({"kind": "vpl"}))
     with pytest.raises(
-        CacheError, match=r'unknown user model "latent" in .*; known: basis, cluster, individual, pooled'
+        CacheError, match=r'unknown user model "vpl" in .*; known: basis, cluster, distribution, individual, latent'
     ):
         store.load(tmp_path)
 

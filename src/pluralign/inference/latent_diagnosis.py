@@ -14,6 +14,7 @@ from torch import Tensor
 from pluralign.evaluation import Interval, Predictions, other_users, paired_difference
 from pluralign.features import Design
 from pluralign.inference.latent_prior import divergence, message_of
+from pluralign.inference.selection import NEGLIGIBLE
 from pluralign.users.latent import Latent
 from pluralign.users.model import UNKNOWN
 
@@ -51,8 +52,8 @@ class LatentDiagnosis:
 
     @property
     def listens(self) -> bool:
-        """Whether the user's own context beats another user's beyond chance."""
-        return self.own_over_shuffled.low > 0
+        """Whether the user's own context beats another user's, beyond chance and by more than nothing."""
+        return self.own_over_shuffled.low > 0 and self.own_over_shuffled.estimate > NEGLIGIBLE
 
     @property
     def collapsed(self) -> bool:

@@ -14,7 +14,8 @@ this is not variational, and the report says so.
 Against collapse, where q stays at the prior because the decoder has not learnt to listen: the weight rises from 0 over
 `warmup` optimizer steps; `free_bits` leave each dimension that many nats free; `swap_weight` asks that a user who
 answers the opposite is put on the opposite side (the idea of swap-guided preference learning, arXiv 2603.12595); an
-encoder of differences need not learn that only they matter; and `guided` begins encoder and decoder at a Newton step.
+encoder of differences need not learn that only they matter; and `guided` begins the decoder at a `basis` and the
+encoder at Newton steps towards its posterior.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class LatentSettings:
         components: Of the mixture.
         pooling: How the encoder pools comparisons.
         inputs: What it reads of each.
-        guided: Whether encoder and decoder begin at a Newton step.
+        guided: Whether the decoder begins at a `basis` and the encoder at Newton steps.
         width: Directions of the features in which users may differ; all, where there are no more features.
         hidden: Width of the nets.
         bound: What is maximised.
@@ -78,7 +79,7 @@ class LatentSettings:
     pooling: Pooling = "mean"
     inputs: Inputs = "differences"
     guided: bool = True
-    width: int = 32
+    width: int = 16
     hidden: int = 32
     bound: Bound = "predictive"
     draws: int = 4
@@ -158,7 +159,7 @@ def initial(
 
     Args:
         settings: Shapes, and whether to begin at a Newton step.
-        theta: Pooled reward.
+        theta: Reward of an average user.
         directions: Directions in which users may differ, those first in which they differ most, scaled as V.
         deviation: Standard deviation of a pair's margin along each.
         reference: Features of items that a pairwise reward compares with.
@@ -231,12 +232,7 @@ def initial(
     return replace(model, reference=model.items(reference[:N_REFERENCES]))
 
 
-def scaled(model: Latent, by: float) -> Latent:
-    """Users that differ so much more along the linear part."""
-    return replace(model, decoder={**model.decoder, "taste": model.decoder["taste"] * by})
-
-
-def without_z(model: Latent) -> Latent:
+def without_z(model: Latent, theta: Float[Tensor, " dim"]) -> Latent:
     """The pooled model in the same shape: a decoder that ignores z, and users who stay at the prior."""
     silent = {"taste", "shift", "last"}
     decoder = {name: torch.zeros_like(each) if name in silent else each for name, each in model.decoder.items()}
@@ -244,7 +240,7 @@ def without_z(model: Latent) -> Latent:
     bias = torch.zeros_like(model.encoder["head_bias"])
     bias[latent : 2 * latent] = -1e3  # an unguided encoder's softplus is 0 there
     encoder = {**model.encoder, "head": torch.zeros_like(model.encoder["head"]), "head_bias": bias}
-    return replace(model, decoder=decoder, encoder=encoder)
+    return replace(model, theta=theta, decoder=decoder, encoder=encoder)
 
 
 def split_contexts(own: Comparisons, generator: torch.Generator) -> tuple[Comparisons, Comparisons]:
@@ -324,7 +320,7 @@ def train(
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, max(settings.steps, 1), eta_min=settings.learning_rate / 10
     )
-    watch = None if held is None else _Watch(panel, held, g)
+    watch = None if held is None else _Watch(panel, held, settings.seed)
     looks = [] if watch is None else [watch.look(model, 0, 0.0)]
     best = _copied(model)
     queue = panel.users.new_zeros(0)
@@ -360,7 +356,8 @@ def best_look(looks: list[Look] | tuple[Look, ...]) -> int:
 class _Watch:
     """Looks at held-out rows: contexts are training rows, the same at every look."""
 
-    def __init__(self, panel: Panel, held: Design, generator: torch.Generator) -> None:
+    def __init__(self, panel: Panel, held: Design, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)  # its own: looking changes nothing about training
         self.held, self.users = held, panel.users
         own = panel.of(torch.arange(panel.design.n_users, device=panel.design.user.device))
         few = torch.zeros_like(own.owner, dtype=torch.bool)

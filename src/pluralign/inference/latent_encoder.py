@@ -5,11 +5,12 @@ one order and 1 - y of the other); the results are pooled over the user's compar
 net turns the pooled vector into the message. Pooling forgets how many comparisons there were, so the message's
 precision grows with their number (the weights count): q tightens as a posterior does, and no comparison is the prior.
 
-A *guided* encoder (the default) has a few Newton steps to begin with. With v = M' W' d a comparison's coordinates and p
-its probability in the linear part of the decoder, log P(y | z) near z_0 is, but for a constant,
-(y - p) v . (z - z_0) - p (1 - p) (v . (z - z_0))^2 / 2; the sums over a user's comparisons, products of different
-coordinates left out, are a message already: z_0 = 0 at first, then the mean that it leads to. The nets learn to scale
-and to move the last of these messages.
+A *guided* encoder (the default) has a few Newton steps to begin with. With v = M' W' d a comparison's coordinates, slope
+s and curvature c of its log-probability at z_0 in the linear part of the decoder, and prior N(0, I), they go from z_0 to
+(I + sum c v v')^-1 (sum s v + sum c v v' z_0), beginning at 0. Where they end, and the variance that each dimension has
+there, are made into a message, and the nets learn to scale and to move it. In the linear form this is Laplace's
+posterior, as of the `basis` rung, but for the correlations that a diagonal Gaussian leaves out. (A choice among k
+counts here as k - 1 comparisons with one curvature each, which is a little too much.)
 An unguided one, as in the paper's code but for clamps and normalisation of z, has to find all of this by itself.
 """
 
@@ -26,7 +27,8 @@ from pluralign.inference.latent_prior import Message, condition
 from pluralign.likelihoods import Decisions, Logit
 from pluralign.users.latent import SLOPE, Gaussians, Latent
 
-N_STEPS = 3  # of Newton's method in a guided encoder
+N_STEPS = 4  # of Newton's method in a guided encoder
+_STRIDE = 1.0  # length of a step at most, in prior standard deviations: a whole one may overshoot
 _FAR = 3.0  # the nets scale a Newton step by at most exp(3)
 _BLOCK_ROWS = 2**15
 
@@ -152,16 +154,20 @@ def read(model: Latent, items: Float[Tensor, "items width1"], own: Comparisons) 
     difference = first - second
     margin = difference[:, -1] + difference[:, :-1] @ model.decoder["shift"]
     along = difference[:, :-1] @ model.decoder["taste"]
+    outer = along[:, :, None] * along[:, None]
+    eye = torch.eye(along.shape[1], dtype=along.dtype, device=along.device)
     at = along.new_zeros((own.n_users, along.shape[1]))
-    for left in reversed(range(N_STEPS)):
+    for _ in range(N_STEPS):
         now = (margin + (along * at[row_user]).sum(1))[:, None]
         slope = Logit().slope(now, own.decisions) * per_row[:, None]
         bend = Logit().curvature(now, own.decisions)[0] * per_row[:, None]
-        step = _sum(torch.cat([slope * along, bend * along**2], dim=1), row_user, own.n_users)
-        linear, precision = step.chunk(2, dim=1)
-        linear = linear + precision * at
-        if left:
-            at = condition(model.prior, Message(linear, precision)).center
+        told = _sum(bend[..., None] * outer, row_user, own.n_users)
+        pull = _sum(slope * along, row_user, own.n_users) + (told @ at[..., None])[..., 0]
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(eye + told))
+        step = (covariance @ pull[..., None])[..., 0] - at
+        at = at + step * (_STRIDE / step.norm(dim=1, keepdim=True).clamp(min=_STRIDE))
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    linear, precision = at / variance, (1 / variance - 1).clamp(min=0)
     return Message(
         linear * bold.clamp(-_FAR, _FAR).exp() + precision * center, precision * tight.clamp(-_FAR, _FAR).exp()
     )

@@ -13,7 +13,7 @@ from pluralign.rewards import LinearReward
 from pluralign.studies.features import FeatureSource
 from pluralign.studies.ladder import LadderSettings, Rung, fit_ladder
 
-USER_MODELS = ("pooled", "reliability", "cluster", "basis", "individual")
+USER_MODELS = ("pooled", "reliability", "cluster", "basis", "individual", "latent")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,8 @@ def fit_ladder(
     if "individual" in names:
         rungs["individual"] = _individual(design, folds, settings, ridge)
     if "latent" in names:
-        rungs["latent"] = _latent(design, pooled, settings)
+        basis = rungs["basis"].settings["ridge"] if "basis" in rungs else ridge
+        rungs["latent"] = _latent(design, pooled, basis, settings)
     return rungs
 
 
@@ -315,10 +316,10 @@ def _individual(design: Design, folds: Folds, settings: LadderSettings, ridge: f
     )
 
 
-def _latent(design: Design, pooled: Rung, settings: LadderSettings) -> Rung:
+def _latent(design: Design, pooled: Rung, ridge_basis: float, settings: LadderSettings) -> Rung:
     how, ridge = LatentSettings(latent_dim=settings.latent_dim, seed=settings.seed), pooled.settings["ridge"]
     assert isinstance(pooled.model, Pooled)
-    found = fit_latent(design, how, ridge=ridge, start=pooled.model.theta)
+    found = fit_latent(design, how, ridge=ridge, ridge_basis=ridge_basis, start=pooled.model.theta)
     seen = found.diagnosis
     return Rung(
         model=found.model,
@@ -326,7 +327,7 @@ def _latent(design: Design, pooled: Rung, settings: LadderSettings) -> Rung:
         settings={
             "latent_dim": how.latent_dim,
             "steps": found.steps,
-            "ridge": ridge,
+            "ridge": ridge_basis,
             "active_units": seen.active_units,
             "kl": list(seen.kl),
             "collapsed": seen.collapsed,
@@ -336,7 +337,7 @@ def _latent(design: Design, pooled: Rung, settings: LadderSettings) -> Rung:
         },
         choice=[asdict(look) for look in found.looks],
         described=f"one reward per user, inferred by an encoder ({how.latent_dim} latent dimensions)",
-        refit=lambda rows: refit_latent(rows, found, how, ridge=ridge),
+        refit=lambda rows: refit_latent(rows, found, how, ridge=ridge, ridge_basis=ridge_basis),
     )
 
 

@@ -132,7 +132,7 @@ class Latent:
     """Users are points in a small space, inferred from their own comparisons (module docstring).
 
     Attributes:
-        theta: Pooled reward, (dim,).
+        theta: What an average user wants, as far as the linear part has it, (dim,).
         coordinates: W, the directions of the features in which users may differ, (dim, width).
         decoder: Weights: `shift` (width,) and `taste` (width, latent), and those of the net.
         encoder: Weights of the set encoder.
@@ -142,7 +142,7 @@ class Latent:
         log_weight: Posterior of every known user, (users, components).
         mean: (users, components, latent).
         log_variance: (users, components, latent).
-        reference: Items (coordinates and pooled score) that a pairwise reward compares with, (references, width + 1).
+        reference: Items (coordinates and score under theta) that a pairwise reward compares with, (references, width + 1).
         form: Which decoder.
         pooling: How the encoder pools a user's comparisons.
         inputs: What it reads of each.
@@ -204,7 +204,7 @@ class Latent:
         )
 
     def items(self, features: Float[Tensor, "items dim"]) -> Float[Tensor, "items width1"]:
-        """What encoder and decoder see of the items: coordinates and, last, the pooled score."""
+        """What encoder and decoder see of the items: coordinates and, last, the score under theta."""
         return features @ torch.cat([self.coordinates, self.theta[:, None]], dim=1)
 
     def with_posterior(self, users: Gaussians) -> "Latent":

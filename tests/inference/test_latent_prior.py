@@ -1,0 +1,84 @@
+"""Prior times message, and its divergence from the prior."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pluralign.inference.latent_prior import Message, condition, divergence, message_of
+from pluralign.users.latent import Gaussians
+
+
+def standard(latent: int) -> Gaussians:
+    zero = torch.zeros(1, 1, latent, dtype=torch.float64)
+    return Gaussians(zero[..., 0], zero, zero)
+
+
+def random(seed: int, components: int, latent: int = 3, users: int = 4) -> tuple[Gaussians, Message]:
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    prior = Gaussians(
+        draw(1, components).log_softmax(1), 2 * draw(1, components, latent), draw(1, components, latent) / 2
+    )
+    return prior, Message(2 * draw(users, latent), draw(users, latent).exp())
+
+
+def test_one_observation_by_hand():
+    # N(0, 1) times exp(2 z - 3 z^2 / 2): precision 4, mean 1/2; KL = (log 4 + 1/4 + 1/4 - 1) / 2.
+    prior, message = standard(1), Message(torch.tensor([[2.0]]).double(), torch.tensor([[3.0]]).double())
+    found = condition(prior, message)
+    assert float(found.mean) == pytest.approx(0.5)
+    assert float(found.log_variance.exp()) == pytest.approx(0.25)
+    assert float(divergence(prior, message)[0]) == pytest.approx((torch.log(torch.tensor(4.0)).item() - 0.5) / 2)
+
+
+@given(st.integers(0, 10_000))
+def test_one_component_has_the_usual_divergence_summed_over_dimensions(seed):
+    prior, message = random(seed, 1)
+    found = condition(prior, message)
+    usual = torch.distributions.kl_divergence(
+        torch.distributions.Normal(found.mean[:, 0], (found.log_variance[:, 0] / 2).exp()),
+        torch.distributions.Normal(prior.mean[:, 0], (prior.log_variance[:, 0] / 2).exp()),
+    )
+    total, parts = divergence(prior, message)
+    torch.testing.assert_close(parts, usual)
+    torch.testing.assert_close(total, usual.sum(1))
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_divergence_is_what_draws_say(components):
+    prior, message = random(1, components)
+    found, g = condition(prior, message), torch.Generator().manual_seed(0)
+
+    def density(of: Gaussians, z: torch.Tensor) -> torch.Tensor:
+        each = torch.distributions.Normal(of.mean[:, :, None], (of.log_variance[:, :, None] / 2).exp())
+        return (each.log_prob(z[:, None]).sum(3) + of.log_weight[..., None]).logsumexp(1)
+
+    n = 100_000
+    which = torch.multinomial(found.log_weight.exp(), n, replacement=True, generator=g)[..., None].expand(-1, -1, 3)
+    noise = torch.randn(4, n, 3, generator=g, dtype=torch.float64)
+    z = found.mean.gather(1, which) + (found.log_variance / 2).exp().gather(1, which) * noise
+    told = density(found, z) - density(prior, z)
+    error = told.std(1) / n**0.5
+    assert bool(((told.mean(1) - divergence(prior, message)[0]).abs() < 4 * error).all())
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_divergence_is_positive_and_no_message_has_none(seed, components):
+    prior, message = random(seed, components)
+    assert bool((divergence(prior, message)[0] > 0).all())
+    silent = Message(torch.zeros(2, 3).double(), torch.zeros(2, 3).double())
+    torch.testing.assert_close(divergence(prior, silent)[0], torch.zeros(2).double(), atol=1e-12, rtol=0)
+    for part, own in zip(condition(prior, silent), prior, strict=True):
+        torch.testing.assert_close(part, own.expand_as(part))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_the_message_can_be_read_off_the_posterior(seed, components):
+    prior, message = random(seed, components)
+    back = message_of(prior, condition(prior, message))
+    torch.testing.assert_close(back.linear, message.linear, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(back.precision, message.precision, atol=1e-8, rtol=1e-8)

@@ -30,6 +30,7 @@ def test_clean_populations_are_seldom_blamed(hidden, kind):
 
 
 @pytest.mark.study
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["null", "clusters", "reliability"])
 def test_each_family_keeps_its_level(hidden, kind):
     n = 200

@@ -133,16 +133,15 @@ def _candidates(
 ) -> list[tuple[float, float]]:
     """Ridges of the weights and of the spread's to choose among."""
     base = fit_pooled(design, folds=folds)[1].ridge if ridge is None else ridge
+    # Where the pooled model has no ridge, a thousandth of the decisions stands in as the scale of the others.
+    scale = base or float(design.weight.sum()) * 1e-3
     if family == "categorical":
         if ridge_spread is not None:
             raise ConfigError("the categorical family has no ridge_spread; give ridge alone")
-        return [(base, base)] if ridge is not None or base == 0 else [(base * each,) * 2 for each in LOGITS]
-    base = base if ridge is not None else base * _PER_LOGIT[family] ** 2
-    if ridge_spread is not None:
-        return [(base, ridge_spread)]
-    # Without a ridge of the mean, any power of ten serves as a scale: it is the curvature of a decision.
-    scale = base or float(design.weight.sum()) * 1e-3
-    return [(base, scale * each) for each in SPREADS]
+        return [(base, base)] if ridge is not None else [(scale * each,) * 2 for each in LOGITS]
+    unit = 1.0 if ridge is not None else _PER_LOGIT[family] ** 2
+    spreads = [scale * unit * each for each in SPREADS] if ridge_spread is None else [ridge_spread]
+    return [(base * unit, each) for each in spreads]
 
 
 def _held_out(design: Design, folds: Folds, fit: Callable[[Design], tuple[Distribution, int, bool]]) -> float:

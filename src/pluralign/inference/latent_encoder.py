@@ -5,12 +5,12 @@ one order and 1 - y of the other); the results are pooled over the user's compar
 net turns the pooled vector into the message. Pooling forgets how many comparisons there were, so the message's
 precision grows with their number (the weights count): q tightens as a posterior does, and no comparison is the prior.
 
-A *guided* encoder (the default) has a few Newton steps to begin with. With v = M' W' d a comparison's coordinates, slope
-s and curvature c of its log-probability at z_0 in the linear part of the decoder, and prior N(0, I), they go from z_0 to
-(I + sum c v v')^-1 (sum s v + sum c v v' z_0), beginning at 0. Where they end, and the variance that each dimension has
-there, are made into a message, and the nets learn to scale and to move it. In the linear form this is Laplace's
-posterior, as of the `basis` rung, but for the correlations that a diagonal Gaussian leaves out. (A choice among k
-counts here as k - 1 comparisons with one curvature each, which is a little too much.)
+A *guided* encoder (the default) has a few Newton steps to begin with. With v = M' W' d a comparison's coordinates,
+slope s and curvature c of its log-probability at z_0 in the linear part of the decoder, and prior N(0, I), they go from
+z_0 towards (I + sum c v v')^-1 (sum s v + sum c v v' z_0), beginning at 0. Where they end, and the variance that each
+dimension has there, are made into a message, and the nets learn to scale and to move it. In the linear form it is
+Laplace's posterior, as of the `basis` rung, but for the correlations that a diagonal Gaussian leaves out. (A choice
+among k counts here as k - 1 comparisons with one curvature each, which is a little too much.)
 An unguided one, as in the paper's code but for clamps and normalisation of z, has to find all of this by itself.
 """
 

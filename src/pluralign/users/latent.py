@@ -87,7 +87,7 @@ def embed(
     Args:
         decoder: Weights.
         form: Which decoder.
-        items: Coordinates of every item and, last, its pooled score, (items, width + 1).
+        items: Coordinates of every item and, last, its score under theta, (items, width + 1).
         chosen: First item of every row.
         rejected: Second.
     """
@@ -142,7 +142,7 @@ class Latent:
         log_weight: Posterior of every known user, (users, components).
         mean: (users, components, latent).
         log_variance: (users, components, latent).
-        reference: Items (coordinates and score under theta) that a pairwise reward compares with, (references, width + 1).
+        reference: Items (coordinates and score) that a pairwise reward compares with, (references, width + 1).
         form: Which decoder.
         pooling: How the encoder pools a user's comparisons.
         inputs: What it reads of each.

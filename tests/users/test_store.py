@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pluralign.errors import CacheError
-from pluralign.users import Basis, Clusters, Individual, Latent, Pooled, Reliability, store
+from pluralign.users import Basis, Clusters, Distribution, Individual, Latent, Pooled, Reliability, store
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -52,6 +52,12 @@ MODELS = {
         log_variance=draw(5, 1, 2),
         reference=draw(4, 3),
         form="linear",
+    ),
+    "distribution, linear": Distribution(
+        weight=draw(2, 3), bias=draw(2), hidden=draw(0, 3), hidden_bias=draw(0), family="mean-variance", n_users=5
+    ),
+    "distribution, a hidden layer": Distribution(
+        weight=draw(4, 2), bias=draw(4), hidden=draw(2, 3), hidden_bias=draw(2), family="categorical", n_users=5
     ),
     "views of one storage": Basis(theta=SHARED[0], basis=SHARED[1:3].T, mean=SHARED[:, :2], covariance=draw(4, 2, 2)),
 }

@@ -10,10 +10,14 @@ import pytest
 HEAVY = ("torch", "transformers", "sklearn", "scipy", "pyarrow", "datasets", "numpy")
 COMMANDS = {
     "study": ("--path", "--column", "--out", "--config", "--rungs", "--seeds", "--split", "--max-clusters", "--json"),
+    "scan": ("--near", "--min-decisions", "--max-decisions", "--strict", "--seed", "--path", "--json"),
+    "report": ("--json",),
     "encode": ("--encoder", "--cache", "--device", "--batch-size", "--json"),
     "fit": ("--users", "--clusters", "--soft", "--rank", "--starts", "--seed", "--encoder", "--ridge", "--json"),
     "evaluate": ("--pooled", "--path", "--json"),
     "adapt": ("--out", "--path", "--json"),
+    "ask": ("--answers", "--user", "--questions", "--method", "--epsilon", "--column", "--seed", "--json"),
+    "interview": ("--answers", "--user", "--questions", "--method", "--epsilon", "--out", "--seed", "--json"),
     "simulate": ("--kind", "--users", "--clusters", "--noise", "--shares", "--features", "--choices", "--json"),
     "datasets": ("--json",),
 }

@@ -56,13 +56,12 @@ class Gaussian:
         user: Int[Tensor, " rows"],
     ) -> Gaussian:
         """From the vectors x and the users' covariances, whole or diagonal."""
-        if covariance.ndim == 2:
-            factor = covariance.clamp(min=0).sqrt()
-            coordinate = x * factor[user]
+        whole, one = covariance.ndim == 3, only(user)
+        factor = _root(covariance) if whole else covariance.clamp(min=0).sqrt()
+        if whole:
+            coordinate = _each(x, factor, user) if one is None else x @ factor[one]
         else:
-            factor = _root(covariance)
-            alone = len(user) > 0 and bool((user == user[0]).all())
-            coordinate = x @ factor[user[0]] if alone else _each(x, factor, user)
+            coordinate = x * factor[user if one is None else one]
         return cls(
             mean=mean.double(),
             coordinate=coordinate,
@@ -166,8 +165,9 @@ class Particles:
 
     def variance(self) -> Float[Tensor, " rows"]:
         """Where rows have been asked, the variance that their answers will leave, on average."""
-        total, mean = self._under_histories(self.margin)
-        return ((self.margin**2 * self.weight).sum(1) - (total * mean**2).sum(1)).clamp(min=0)
+        away = self.margin - (self.margin * self.weight).sum(1, keepdim=True)
+        total, mean = self._under_histories(away)
+        return ((away**2 * self.weight).sum(1) - (total * mean**2).sum(1)).clamp(min=0)
 
     def fisher(self) -> Float[Tensor, " rows"]:
         """As of `Gaussian`; an answer at random tells nothing."""
@@ -216,6 +216,11 @@ Belief: TypeAlias = Gaussian | Particles
 def _entropy(p: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Entropy of a yes or no of probability p, in nats."""
     return torch.special.entr(p) + torch.special.entr(1 - p)
+
+
+def only(user: Int[Tensor, " rows"]) -> int | None:
+    """The user of all rows, where it is one: rows that share a vector are one product."""
+    return int(user[0]) if len(user) and bool((user == user[0]).all()) else None
 
 
 def _each(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pluralign.errors import ConfigError
 from pluralign.features import Design
-from pluralign.queries.beliefs import N_NODES, Belief, Gaussian, Particles
+from pluralign.queries.beliefs import N_NODES, Belief, Gaussian, Particles, only
 from pluralign.users import Basis, Clusters, Individual, Latent, Pooled, Reliability, UserModel
 from pluralign.users.latent import decode, embed
 
@@ -81,11 +81,11 @@ def _(model: Reliability, design: Design, user: Int[Tensor, " rows"]) -> Belief:
 @believe.register
 def _(model: Basis, design: Design, user: Int[Tensor, " rows"]) -> Belief:
     prior = torch.eye(model.rank).to(model.mean)
-    mean = torch.cat([model.mean, model.mean.new_zeros((1, model.rank))])[user]
+    mean = torch.cat([model.mean, model.mean.new_zeros((1, model.rank))])
     both = design.margins(torch.cat([model.theta[:, None], model.basis], dim=1).T)
     x = both[:, 1:]
     return Gaussian.of(
-        both[:, 0] + (x * mean).sum(1), x, torch.cat([model.covariance, prior[None]]), _place(user, model)
+        both[:, 0] + _own(x, mean, user), x, torch.cat([model.covariance, prior[None]]), _place(user, model)
     )
 
 
@@ -95,9 +95,8 @@ def _(model: Individual, design: Design, user: Int[Tensor, " rows"]) -> Belief:
     prior = variance if model.covariance.ndim == 2 else variance.diag()
     offset = torch.cat([model.offset, model.offset.new_zeros((1, model.dim))])
     x = _differences(design) if _straight(model.axes) else design.margins(model.axes)
-    # Along the axes the mean's own part is a product with x too.
-    own = (x * (offset @ model.axes.T)[user]).sum(1)
-    mean = design.margins(model.theta[None])[:, 0] + own
+    # In coordinates along the axes; the common part too.
+    mean = _own(x, (model.theta + offset) @ model.axes.T, user)
     return Gaussian.of(mean, x, torch.cat([model.covariance, prior[None]]), _place(user, model))
 
 
@@ -111,6 +110,14 @@ def _(model: Latent, design: Design, user: Int[Tensor, " rows"]) -> Belief:
     margin = [decode(model.decoder, model.form, targets.take(rows), z, user[rows]) for rows in blocks]
     whole = torch.cat(margin) if margin else z.new_zeros((0, z.shape[1]))
     return Particles.of(whole, log_weight[user].exp())
+
+
+def _own(
+    x: Float[Tensor, "rows rank"], vector: Float[Tensor, "users rank"], user: Int[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """x times the vector of each row's user."""
+    one = only(user)
+    return (x * vector[user]).sum(1) if one is None else x @ vector[one]
 
 
 def _differences(design: Design) -> Float[Tensor, "rows dim"]:

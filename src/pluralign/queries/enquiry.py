@@ -23,12 +23,12 @@ from pluralign.likelihoods import Decisions
 from pluralign.queries.beliefs import Belief
 from pluralign.queries.believing import believe
 from pluralign.queries.choosing import Proposal, propose
-from pluralign.queries.placing import place
+from pluralign.queries.placing import bent_back, place, straightened
 from pluralign.queries.pool import distinct_pairs, pairs_among, without_answers
 from pluralign.queries.value import Responses, Value, rows_of, value_of_asking
 from pluralign.rewards import LinearReward
 from pluralign.types import BoolArray, FloatArray, IntArray
-from pluralign.users import UNKNOWN, Individual, UserModel
+from pluralign.users import UNKNOWN, UserModel
 
 STRANGER = "new user"
 _MAX_QUESTIONS = 64  # whose value is computed: those of the largest information gain
@@ -105,14 +105,15 @@ class Enquiry:
         pool = without_answers(pool).take(origin)
         design = reward.design(pool, **settings)
         earlier, open = design.take(torch.zeros(len(pool), dtype=torch.bool)), np.ones(len(pool), dtype=np.bool_)
+        believe(reward.users, earlier, earlier.user)  # a model that has none says so at once
         if answers is not None:
             own = answers_of(answers, user)
             earlier, open = reward.design(own, **settings), ~pairs_among(pool, own)
             earlier = replace(earlier, user=torch.zeros_like(earlier.user), n_users=1)
-        model, turn = _straightened(reward.users)
+        model, turn = straightened(reward.users)
         if turn is not None:
             design, earlier = (each.with_features(each.features @ turn) for each in (design, earlier))
-        found = cls(
+        return cls(
             reward=reward,
             model=model,
             name=STRANGER if user is None else user,
@@ -126,8 +127,6 @@ class Enquiry:
             outcomes=np.empty(0, dtype=np.float64),
             positions=np.empty(0, dtype=np.int32),
         )
-        found.belief  # noqa: B018 - a model that has none says so at once
-        return found
 
     @property
     def known(self) -> bool:
@@ -209,12 +208,7 @@ class Enquiry:
 
     def finished(self) -> LinearReward:
         """The saved model with this user alone, placed by the answers."""
-        users = self.placed
-        if isinstance(users, Individual) and isinstance(self.reward.users, Individual):
-            users = replace(
-                self.reward.users, offset=users.offset @ self.reward.users.axes, covariance=users.covariance
-            )
-        return replace(self.reward, users=users, user_ids=(self.name,))
+        return replace(self.reward, users=bent_back(self.placed, self.reward.users), user_ids=(self.name,))
 
     def table(self) -> Comparisons:
         """The answers given here, the preferred response first."""
@@ -273,15 +267,6 @@ def answers_of(comparisons: Comparisons, user: str | None) -> Comparisons:
     if user not in number:
         raise DataError(f'the answers have no row of user "{user}"; they are of {shown}')
     return comparisons.take_decisions(comparisons.user[comparisons.first_row] == number[user])
-
-
-def _straightened(model: UserModel) -> tuple[UserModel, torch.Tensor | None]:
-    """Individual users on features along their axes, which are then turned once, and the matrix that turns features."""
-    if not isinstance(model, Individual):
-        return model, None
-    eye = torch.eye(model.dim).to(model.axes)
-    turned = replace(model, theta=model.axes @ model.theta, offset=model.offset @ model.axes.T, axes=eye)
-    return turned, model.axes.T
 
 
 def _joined(one: Design, other: Design) -> Design:

@@ -38,6 +38,7 @@ def place(model: UserModel, user: int, answers: Design) -> UserModel:
     """
     if isinstance(model, Clusters):
         model = replace(model, soft=True)
+    answers = _on_their_items(answers)
     return adapt(model, answers) if user == UNKNOWN else update(model, user, answers)
 
 
@@ -108,6 +109,39 @@ def _(model: Individual, user: int, answers: Design) -> Individual:
         offset=model.offset[user] + found.mean.to(root) @ root.T @ model.axes,
         covariance=covariance if whole else covariance.diagonal(dim1=1, dim2=2).contiguous(),
     )
+
+
+def _on_their_items(design: Design) -> Design:
+    """The same decisions on the items that they are about: a pool may have many more."""
+    used, place = torch.unique(torch.cat([design.chosen, design.rejected]), return_inverse=True)
+    n = design.n_rows
+    return replace(design, features=design.features[used], chosen=place[:n], rejected=place[n:])
+
+
+def straightened(model: UserModel) -> tuple[UserModel, torch.Tensor | None]:
+    """The same users on fewer or simpler features, and the matrix that makes those: worth it for many questions.
+
+    `basis` sees nothing of an item but its common reward and its coordinates along the basis, and `individual` users
+    are turned along their axes. Other rungs stay as they are.
+    """
+    if isinstance(model, Basis):
+        eye = torch.eye(1 + model.rank).to(model.basis)
+        turn = torch.cat([model.theta[:, None], model.basis], dim=1)
+        return replace(model, theta=eye[0], basis=eye[:, 1:]), turn
+    if isinstance(model, Individual):
+        eye = torch.eye(model.dim).to(model.axes)
+        turned = replace(model, theta=model.axes @ model.theta, offset=model.offset @ model.axes.T, axes=eye)
+        return turned, model.axes.T
+    return model, None
+
+
+def bent_back(placed: UserModel, saved: UserModel) -> UserModel:
+    """Users placed on the features of `straightened`, on those of the saved model."""
+    if isinstance(placed, Basis) and isinstance(saved, Basis):
+        return replace(saved, mean=placed.mean, covariance=placed.covariance)
+    if isinstance(placed, Individual) and isinstance(saved, Individual):
+        return replace(saved, offset=placed.offset @ saved.axes, covariance=placed.covariance)
+    return placed
 
 
 def _root(covariance: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,129 @@
+"""What asking well buys, on users whose truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pluralign.errors import ConfigError, DataError
+from pluralign.features import Design
+from pluralign.inference.basis import fit_basis
+from pluralign.inference.clusters import fit_clusters
+from pluralign.populations import simulate
+from pluralign.queries import query_curve
+
+
+def study(kind: str, n_users: int, *, methods, n_questions: int, seed: int = 0, per_user: int = 120, **settings):
+    """A rung fitted to 200 users, and others asked from 60 % of their own decisions."""
+    population = simulate(
+        features="numeric",
+        dim=12,
+        kind=kind,
+        n_users=200 + n_users,
+        comparisons_per_user=per_user,
+        n_prompts=400,
+        noise=0.0,
+        signal=3.0,
+        seed=seed,
+        **settings,
+    )
+    design = Design.of(population.comparisons, torch.tensor(population.features))
+    train, others = design.take(design.user < 200), design.take(design.user >= 200)
+    if kind == "clusters":
+        model = fit_clusters(train, settings["n_clusters"], ridge=1.0, n_starts=5).model
+    else:
+        model = fit_basis(train, settings["rank"], tolerance=1e-5).model
+    pool = torch.from_numpy(np.random.default_rng(seed).random(others.n_decisions) < 0.6)
+    return query_curve(model, others, pool, ~pool, methods=methods, n_questions=n_questions, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def fast(whole_runs):
+    """No checks of shapes."""
+
+
+@pytest.fixture(scope="module")
+def curve(fast):
+    methods = ("random", "information_gain", "vpl_released")
+    return study("basis", 200, rank=2, methods=methods, n_questions=8)
+
+
+def test_all_methods_begin_alike_and_are_scored_on_the_same_rows(curve):
+    assert curve.n_questions == 8
+    assert len(curve.users) == 200
+    none = {method: curve.score(method, 0).estimate for method in curve.predictions}
+    assert len(set(none.values())) == 1
+    assert all(len(each) == len(curve.predictions["random"][0]) for row in curve.predictions.values() for each in row)
+
+
+def test_information_gain_at_4_is_random_at_8(curve):
+    # The quick version: 200 users, one population. The study below says it of 400 users and several populations.
+    assert curve.gain("information_gain", 4, "random", 8).low > 0
+    assert curve.needed("information_gain", "random", 8) <= 4
+    assert curve.needed("random", "information_gain", 8) is None
+    assert curve.gain("information_gain", 2, "vpl_released").estimate > 0
+    found = curve.as_dict()
+    assert found["n_users"] == 200
+    assert len(found["methods"]["information_gain"]["gain_over_random"]) == 9
+    assert "gain_over_random" not in found["methods"]["random"]
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("basis", {"rank": 2}), ("basis", {"rank": 4}), ("clusters", {"n_clusters": 4})],
+    ids=["basis 2", "basis 4", "clusters 4"],
+)
+def test_study_of_questions_saved(fast, kind, settings, seed):
+    gaussian = kind == "basis"
+    methods = ("random", "information_gain", *(("vpl_released",) if gaussian else ()))
+    curve = study(kind, 400, methods=methods, n_questions=8, seed=seed, **settings)
+    assert len(curve.users) == 400
+    # At least as good with half the questions: the interval of the paired difference does not exclude it, and the
+    # estimate says so.
+    gain = curve.gain("information_gain", 4, "random", 8)
+    assert gain.estimate > 0
+    assert gain.low > -0.002
+    if gaussian:
+        # Paired by user, over all numbers of questions from 2 to 8.
+        each = [curve.gain("information_gain", n, "vpl_released") for n in range(2, 9)]
+        assert np.mean([interval.estimate for interval in each]) > 0
+        assert max(interval.low for interval in each) > 0
+
+
+def test_users_with_too_small_a_pool_are_left_out_and_named(fast):
+    curve = study("clusters", 6, n_clusters=2, methods=("random",), n_questions=2, per_user=6)
+    assert sorted([*curve.users, *curve.left_out]) == list(range(200, 206))
+    with pytest.raises(DataError, match="no user has 9 pairs to be asked and one to be tested on"):
+        study("clusters", 6, n_clusters=2, methods=("random",), n_questions=9, per_user=6)
+
+
+def test_the_same_pair_is_not_asked_twice_and_answers_come_from_the_pool(random_pairs):
+    from tests.queries.conftest import models
+
+    # One user, three pairs of which two are the same: after two questions there is nothing to ask.
+    design = random_pairs(5)
+    chosen, rejected = design.chosen.clone(), design.rejected.clone()
+    chosen[1], rejected[1] = rejected[0], chosen[0]
+    design = replace(design, chosen=chosen, rejected=rejected)
+    pool = torch.tensor([True, True, True, False, False])
+    for method in ("random", "information_gain"):
+        curve = query_curve(models()["basis"], design, pool, ~pool, methods=(method,), n_questions=2)
+        assert len(curve.predictions[method]) == 3
+        with pytest.raises(DataError, match="the largest pool has 2"):
+            query_curve(models()["basis"], design, pool, ~pool, methods=(method,), n_questions=3)
+
+
+def test_messages(random_pairs):
+    from tests.queries.conftest import models
+
+    design, some = random_pairs(4), torch.tensor([True, True, True, False])
+    with pytest.raises(ConfigError, match="some decisions are in the pool and the test part"):
+        query_curve(models()["basis"], design, some, some)
+    with pytest.raises(ConfigError, match='unknown method "bald"'):
+        query_curve(models()["basis"], design, some, ~some, methods=("bald",))
+    choice = replace(design, decisions=replace(design.decisions, index=torch.tensor([0, 0, 1, 2])))
+    with pytest.raises(DataError, match="among more than two items"):
+        query_curve(models()["basis"], choice, some[:3], ~some[:3])

@@ -73,6 +73,9 @@ def print_study(results: Mapping[str, Any]) -> None:
             style="bold" if name == results["verdict"]["rung"] else None,
         )
     stdout.print(table)
+    latent = [seed["rungs"]["latent"]["settings"]["words"] for seed in results["seeds"] if "latent" in seed["rungs"]]
+    for words in dict.fromkeys(latent):
+        stdout.print(f"latent: {escape(words)}", highlight=False)
     if results["unseen_users"]:
         _print_unseen(results["unseen_users"], results["verdict"]["candidate"], level)
     _print_differences(results["heterogeneity"], level)

@@ -173,6 +173,17 @@ def test_a_model_recovers_what_was_planted(kind, settings, whole_runs):
         assert found.reliability.estimate == pytest.approx(true["reliability"], abs=0.03)
 
 
+def test_copied_answers_are_found_out(whole_runs):
+    # Every answer twice, and no taste: copies agree more than any taste of so many features makes answers agree.
+    population = simulate(
+        n_users=150, comparisons_per_user=10, kind="null", features="numeric", dim=60, signal=1.0, n_prompts=900, seed=0
+    )
+    table = population.comparisons.take(np.repeat(np.arange(1500), 2))
+    design = Design.of(table, torch.as_tensor(population.features))
+    with pytest.raises(DataError, match="hang together more closely than independent answers can"):
+        components(table, design, ridge=0.0, source="model")
+
+
 @pytest.mark.study
 @pytest.mark.parametrize("dim", [4, 12])
 @pytest.mark.parametrize("kind", ["null", "reliability", "individual", "basis", "clusters"])

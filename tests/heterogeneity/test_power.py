@@ -107,14 +107,14 @@ def personal_and_pooled(seed: int, n_users: int, per_user) -> tuple[Predictions,
         n_users=n_users,
         comparisons_per_user=rng.permutation(np.resize(per_user, n_users)).tolist(),
         kind="individual",
-        spread=0.6,
+        spread=0.9,
         signal=1.5,
         features="numeric",
         seed=seed,
     )
     table, theta = population.comparisons, population.tastes.theta
     x = population.features[table.chosen] - population.features[table.rejected]
-    own = theta + 0.15 * rng.normal(size=theta.shape)
+    own = theta + 0.1 * rng.normal(size=theta.shape)
     return tuple(  # type: ignore[return-value]
         predict(0.1 + 0.8 / (1 + np.exp(-margin)), table.user, table.source)
         for margin in ((x * own[table.user]).sum(1), x @ theta.mean(0))

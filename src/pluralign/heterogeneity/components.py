@@ -17,7 +17,10 @@ scale_u (c theta + own_u), scale log-normal, own Gaussian with all directions of
 moments, and the pooled score, must be those observed (a method of simulated moments, exact in sizes of the variances,
 with fixed quasi-random users). Its answers give D and its parts. Not the users' posterior means: shrunken, they
 understate what users differ by, as plug-in estimates overstate it. What the features do not tell about items counts as
-chance, and so does all that a user's answers have in common on no other task.
+chance, and so does all that a user's answers have in common on no other task. Answers must be independent given the
+user's reward. Pairs implied by ratings are not: one rating, with its noise, is in many of them, and the noise of
+ratings counts as taste. Where a user's answers hang together more closely than any population of independent answers
+can, by three standard errors, that is an error and no parts are given.
 
 `source="repeats"`. Where users decide the same task more than once, D and chance are shares of equal answers (as in
 `ceiling`), the same tasks weighing in both by the decisions on them, and the difference of the two is split between
@@ -218,8 +221,8 @@ def components(
         seed: Of the tasks and the quasi-random users behind "model".
 
     Raises:
-        DataError: "repeats" was asked for without repeated decisions on shared pairs, "model" without a design, or
-            there are fewer than two users.
+        DataError: "repeats" was asked for without repeated decisions on shared pairs, "model" without a design, there
+            are fewer than two users, or answers that are not independent (module docstring).
         ConfigError: An unknown source, or a level outside (0, 1).
     """
     if not 0 < level < 1:
@@ -302,6 +305,14 @@ def _from_model(design: Design, theta: Tensor | None, ridge: float | None, seed:
 
     base = np.maximum(z, 0)
     value, solved = at(base)
+    reached = rewards.moments(float(np.exp(solved[0])), float(solved[1]), float(solved[2]))[1]
+    slack = found.rank * base[0] + found.strength * base[1] - reached
+    if slack > 0.05 * reached and slack > 3 * found.rank * error[0]:
+        raise DataError(
+            "a user's answers hang together more closely than independent answers can, as where comparisons are "
+            "copied, or implied by ratings and one rating is in many of them; chance cannot be told from taste",
+            hint="give comparisons that were decided one by one, or decided more than once",
+        )
     step = np.maximum(error, 1e-9)
     rise = np.stack([(at(base + step * axis, solved)[0] - value) / step[i] for i, axis in enumerate(np.eye(2))], axis=1)
     rise[[2, 3], [0, 1]] = np.maximum(rise[[2, 3], [0, 1]], 0)

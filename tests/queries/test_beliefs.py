@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from pluralign.errors import ConfigError
 from pluralign.queries import Gaussian, Particles, believe
-from pluralign.users import UNKNOWN, Pooled
+from pluralign.users import UNKNOWN, Basis, Latent, Pooled
 
 LN2 = np.log(2)
 
@@ -171,6 +171,42 @@ def test_rows_of_several_users_are_each_their_own(model, random_pairs):
     for user in (0, 1, UNKNOWN):
         alone = believe(model, design, torch.full((9,), user)).information_gain()
         torch.testing.assert_close(together[who == user], alone[who == user])
+
+
+def test_latent_users_with_a_linear_decoder_are_those_of_a_basis(random_pairs):
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    g = torch.Generator().manual_seed(0)
+    theta, coordinates, shift, taste, mean, log_variance = (
+        draw(*shape) for shape in ((3,), (3, 2), (2,), (2, 2), (1, 1, 2), (1, 1, 2))
+    )
+    none, one = torch.zeros(1, 1, 2).double(), torch.zeros(1).double()
+    latent = Latent(
+        theta=theta,
+        coordinates=coordinates,
+        decoder={"shift": shift, "taste": taste},
+        encoder={},
+        prior_log_weight=one,
+        prior_mean=none[0],
+        prior_log_variance=none[0],
+        log_weight=one[None],
+        mean=mean,
+        log_variance=log_variance,
+        reference=torch.zeros(1, 3).double(),
+        form="linear",
+    )
+    basis = Basis(
+        theta=theta + coordinates @ shift,
+        basis=coordinates @ taste,
+        mean=mean[0],
+        covariance=log_variance[0].exp().diag_embed(),
+    )
+    design, who = random_pairs(50), torch.tensor([0, UNKNOWN] * 25)
+    one, other = believe(latent, design, who), believe(basis, design, who)
+    # 64 quasi-random draws of z against the exact integral.
+    torch.testing.assert_close(one.information_gain(), other.information_gain(), atol=0.05, rtol=0)
+    torch.testing.assert_close(one.predictive(), other.predictive(), atol=0.03, rtol=0)
 
 
 def test_a_pooled_model_has_nothing_to_ask(random_pairs):

@@ -3,9 +3,10 @@
     python benchmarks/queries.py [--pairs 10000] [--dim 384] [--rank 8] [--clusters 8] [--threads 1]
     python benchmarks/queries.py --curve jester --path DATA/jester5k [--rank 4] [--users 300] [--questions 16]
 
-The first prints CPU milliseconds for a question of an enquiry, which has put the pool's features in order once: to place
-a user by eight answers, to believe (the margins of all pairs), to choose one question by information gain, all three, and to choose a batch of eight. The second fits a rung to most users of a data set, asks the others
-from their own decisions by every method, and prints the accuracy on the rest of their decisions.
+The first prints CPU milliseconds for a question of an enquiry, which has put the pool's features in order once: to
+place a user by eight answers, to believe (the margins of all pairs), to choose one question by information gain, all
+three, and to choose a batch of eight. The second fits a rung to most users of a data set, asks the others from their
+own decisions by every method, and prints the accuracy on the rest of their decisions.
 """
 
 import argparse

@@ -112,7 +112,7 @@ class Enquiry:
             earlier = replace(earlier, user=torch.zeros_like(earlier.user), n_users=1)
         model, turn = straightened(reward.users)
         if turn is not None:
-            design, earlier = (each.with_features(each.features @ turn) for each in (design, earlier))
+            design, earlier = (each.with_features(each.features @ turn.to(each.features)) for each in (design, earlier))
         return cls(
             reward=reward,
             model=model,

@@ -14,6 +14,7 @@ diag(a) - b b'; its root L with L L' = W is diag(sqrt a) (I - c q q'), q = b / s
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pluralign.features import Design
+from pluralign.inference import cholesky
 from pluralign.likelihoods import Decisions, Likelihood
 
 BLOCK_FLOATS = 2**19  # a block's matrices stay in cache: ten times faster than one block of all users
@@ -83,6 +85,31 @@ class UserBlock:
     def count(self) -> int:
         return self.user.numel()
 
+    @cached_property
+    def whole(self) -> "UserBlock":
+        """The same users with a row in every slot, where decisions are pairs: absent rows are rows of weight 0.
+
+        Rows and slots are then the same numbers, and what goes to and fro between them costs nothing.
+        """
+        if self._full or not self.decisions.pairwise:
+            return self
+        slots = torch.arange(self.count * self.width, device=self.rows.device)
+        owner = slots // self.width
+        return UserBlock(
+            user=self.user,
+            rows=self.pad(self.rows).flatten(),
+            owner=owner,
+            slot=slots,
+            width=self.width,
+            decisions=Decisions(
+                index=slots,
+                outcome=self.pad(self.decisions.outcome).flatten(),
+                position=self.pad(self.decisions.position).flatten(),
+            ),
+            weight=self.pad(self.weight).flatten(),
+            decision_owner=owner,
+        )
+
     @property
     def _full(self) -> bool:
         return self.slot.numel() == self.count * self.width
@@ -115,6 +142,8 @@ class UserBlock:
     def log_prob(self, margin: Float[Tensor, " rows"], likelihood: Likelihood) -> Float[Tensor, " block"]:
         """Weighted log-likelihood of every user, in nats."""
         each = self.weight * likelihood.log_prob(margin[:, None], self.decisions)[:, 0]
+        if self._full and self.decisions.pairwise:
+            return each.view(self.count, self.width).sum(1)
         return each.new_zeros(self.count).index_add_(0, self.decision_owner, each)
 
     def slope(self, margin: Float[Tensor, " rows"], likelihood: Likelihood) -> Float[Tensor, " rows"]:
@@ -227,11 +256,11 @@ def solve_primal(
     def step_of(w: Tensor, margin: Tensor, factor: Tensor) -> tuple[Tensor, ...]:
         gradient = block.total(block.slope(margin, likelihood)[:, None] * rows) - precision * w
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-        return step, spread(step), (step * gradient).sum(1)
+        return step, (step * gradient).sum(1)
 
     # Where coefficients are few a factor costs no more than a step.
     keep = 0.0 if metric is None else _KEEP
-    functions = value_of, metric_of, step_of
+    functions = value_of, metric_of, step_of, spread
     w, margin, value, factor = _newton(start, base + spread(start), block.owner, *functions, metric, keep, exact)
     evidence = value + precision.log().sum() / 2 - factor.diagonal(dim1=1, dim2=2).log().sum(1)
     return Primal(w, factor, margin, value, evidence)
@@ -241,7 +270,7 @@ class DualMetric(NamedTuple):
     """What a Newton step in the rows needs: the curvature and the Cholesky factor of I + tau^2 L' G L."""
 
     curvature: Curvature
-    factor: Float[Tensor, "block slots slots"]  # upper: three quarters of the time of the lower one
+    factor: Float[Tensor, "block slots slots"]  # upper
 
 
 class Dual(NamedTuple):
@@ -257,14 +286,14 @@ class Dual(NamedTuple):
     def factor(self) -> Float[Tensor, "block slots slots"]:
         return self.metric.factor
 
-    def information(self, block: UserBlock) -> Float[Tensor, "block slots slots"]:
-        """(W^-1 + tau^2 G)^-1 = L (I + tau^2 L' G L)^-1 L'."""
-        inner, curvature = torch.cholesky_inverse(self.factor, upper=True), self.metric.curvature
+    def seen(self, block: UserBlock, rows: Float[Tensor, "block slots width"]) -> Float[Tensor, "block slots width"]:
+        """A root of rows' (W^-1 + tau^2 G)^-1 rows = rows' L (I + tau^2 L' G L)^-1 L' rows, (root)' root."""
+        curvature = self.metric.curvature
         if curvature.tilt is None:
-            root = block.pad(curvature.root)
-            return inner.mul_(root[:, :, None]).mul_(root[:, None, :])
-        once = block.pad(curvature.unhalf(block.flat(inner)))
-        return block.pad(curvature.unhalf(block.flat(once.mT.contiguous())))
+            half = rows * curvature.root.view(*rows.shape[:2], 1)
+        else:
+            half = block.pad(curvature.half(block.flat(rows)))
+        return cholesky.whiten_(self.factor, half)
 
 
 def solve_dual(
@@ -282,9 +311,11 @@ def solve_dual(
 
     `metric` and `exact` as in `solve_primal`.
     """
+    part, block = block, block.whole
+    base = base if part is block else part.pad(base).flatten()
 
     def spread(alpha: Tensor) -> Tensor:
-        return (alpha[:, None] @ gram)[:, 0].mul_(tau**2)  # six times faster than gram @ alpha
+        return block.flat((alpha[:, None] @ gram)[:, 0]).mul_(tau**2)  # six times faster than gram @ alpha
 
     def value_of(alpha: Tensor, margin: Tensor) -> Tensor:
         return block.log_prob(margin, likelihood) - (alpha * block.pad(margin - base)).sum(1) / 2
@@ -298,20 +329,20 @@ def solve_dual(
             once = block.pad(curvature.half(block.flat(gram)))
             inner = block.pad(curvature.half(block.flat(once.mT.contiguous()))).mul_(tau**2)
         inner.diagonal(dim1=1, dim2=2).add_(1)
-        return DualMetric(curvature, torch.linalg.cholesky(inner, upper=True))
+        return DualMetric(curvature, cholesky.factor_(inner))
 
     # With r = slope - alpha the step is (I + tau^2 W G)^-1 r = r - L (I + tau^2 L' G L)^-1 L' tau^2 G r.
     def step_of(alpha: Tensor, margin: Tensor, metric: DualMetric) -> tuple[Tensor, ...]:
         left = block.pad(block.slope(margin, likelihood)) - alpha
-        pulled = metric.curvature.half(block.flat(spread(left))[:, None])
-        solved = torch.cholesky_solve(block.pad(pulled), metric.factor, upper=True)
-        step = left - block.pad(metric.curvature.unhalf(block.flat(solved))[:, 0])
-        along = spread(step)
-        return step, block.flat(along), (along * left).sum(1)
+        moved = spread(left)
+        pulled = metric.curvature.half(moved[:, None])
+        solved = cholesky.solve(metric.factor, block.pad(pulled)[..., 0])
+        step = left - block.pad(metric.curvature.unhalf(block.flat(solved)[:, None])[:, 0])
+        return step, (block.pad(moved) * step).sum(1)  # G is symmetric
 
-    begin = base + block.flat(spread(start))
-    functions = value_of, metric_of, step_of
-    alpha, margin, value, found = _newton(start, begin, block.owner, *functions, metric, _KEEP, exact)
+    functions = value_of, metric_of, step_of, spread
+    alpha, margin, value, found = _newton(start, base + spread(start), block.owner, *functions, metric, _KEEP, exact)
+    margin = margin if part is block else part.flat(margin.view(alpha.shape))
     return Dual(alpha, found, margin, value, value - found.factor.diagonal(dim1=1, dim2=2).log().sum(1))
 
 
@@ -333,6 +364,7 @@ def _newton(
     value_of: Any,
     metric_of: Any,
     step_of: Any,
+    spread: Any,
     metric: Any,
     keep: float,
     exact: bool,
@@ -347,12 +379,13 @@ def _newton(
     rounding, tolerance = (1e-12, 1e-16) if start.dtype == torch.float64 else (1e-5, 1e-7)
     at, value, stale = start, value_of(start, margin), metric is not None
     metric = metric if stale else metric_of(margin)
-    step, along, decrement = step_of(at, margin, metric)
+    step, decrement = step_of(at, margin, metric)
     for _ in range(MAX_NEWTON):
         enough = tolerance * (1 + value.abs())
         if not (decrement > enough).any():
             break
         size = torch.ones_like(value)
+        along = spread(step)
         there, there_margin = at + step, margin + along
         for halving in range(MAX_HALVINGS):
             there_value = value_of(there, there_margin)
@@ -364,10 +397,10 @@ def _newton(
         at, margin, value, stale = there, there_margin, there_value, True
         if not keep:
             metric, stale = metric_of(margin), False
-        step, along, left = step_of(at, margin, metric)
+        step, left = step_of(at, margin, metric)
         if stale and (left > keep * decrement + enough).any():
             metric, stale = metric_of(margin), False
-            step, along, left = step_of(at, margin, metric)
+            step, left = step_of(at, margin, metric)
         decrement = left
     if stale and exact:
         metric = metric_of(margin)

@@ -168,8 +168,8 @@ class OffsetPanel:
                 total += block.count * torch.eye(dim).to(total) / tau**2
                 total -= solved.covariance().double().sum(0) / tau**4
                 continue
-            rows = block.differences(self.narrow)
-            total += (rows.flatten(0, 1).T @ (solved.information(block) @ rows).flatten(0, 1)).double()
+            root = solved.seen(block, block.differences(self.narrow)).flatten(0, 1)
+            total += (root.T @ root).double()
         return total if self.span is None else self.span.double() @ total @ self.span.T.double()
 
     def settle(
@@ -185,6 +185,7 @@ class OffsetPanel:
             lift = ridge + 1e-4 * metric.diagonal().mean() + 1e-12
             self._whitening = tau, torch.linalg.cholesky(metric + lift * eye)
         factor = self._whitening[1]
+        start = (factor.T @ theta.double()).cpu().numpy()
 
         def unpack(u: np.ndarray) -> Tensor:
             right = torch.from_numpy(u).to(factor)[:, None]
@@ -196,20 +197,29 @@ class OffsetPanel:
             pulled = torch.linalg.solve_triangular(factor, (gradient - ridge * at)[:, None], upper=False)[:, 0]
             return -value + ridge / 2 * float(at.square().sum()), -pulled.cpu().numpy()
 
+        # L-BFGS-B's first step is one long: in units of the whitened gradient that is Newton's.
+        first = objective(start)
+        unit, known = float(np.linalg.norm(first[1])), [first]
+
+        def scaled(v: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = known.pop() if known else objective(start + unit * v)
+            return value, unit * gradient
+
         found = minimize(
-            objective,
-            (factor.T @ theta.double()).cpu().numpy(),
+            scaled,
+            np.zeros_like(start),
             jac=True,
             method="L-BFGS-B",
             options={
                 "maxfun": max_evaluations,
                 "maxiter": max_evaluations,
                 "ftol": tolerance,
-                "gtol": 1e-5,
+                # Whitened, half the square of the gradient is what is left to gain.
+                "gtol": unit * (2 * tolerance * abs(first[0]) / len(start)) ** 0.5,
                 "maxcor": 20,
             },
         )
-        return unpack(found.x).to(theta.dtype), bool(found.status == 0)
+        return unpack(start + unit * found.x).to(theta.dtype), bool(found.status == 0)
 
     def model(self, theta: Float[Tensor, " dim"], tau: float, axes: Float[Tensor, "dim dim"]) -> Individual:
         """Posterior of every user, its variances along the axes (orthonormal rows)."""
@@ -240,7 +250,7 @@ class OffsetPanel:
                 continue
             rows = block.differences(turned) if turned else block.differences(self.narrow) @ across.T
             along[block.user] = tau**2 * (solved.alpha[:, None] @ rows)[:, 0]
-            known = (solved.information(block) @ rows).mul_(rows).sum(1)
+            known = solved.seen(block, rows).square_().sum(1)
             variance[block.user] = (tau**2 - tau**4 * known).clamp(min=0)
         individual = Individual(
             theta=theta,

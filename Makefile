@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 study: setup
-	$(BIN)/pluralign study simulated --max-clusters 5 --out $(OUT)
+	$(BIN)/pluralign study simulated --max-clusters 4 --starts 10 --out $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not study"

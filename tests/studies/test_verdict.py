@@ -136,7 +136,7 @@ def test_what_pooling_costs_a_minority_is_said():
     beside = Beside(n_clusters=2, stability=0.9, minority=cluster_gain(0.3, interval(0.14, 0.09, 0.19)))
     verdict = decide("cluster", REAL, POINTS, REAL, DESCRIBED, beside)
     assert verdict.answer == "personalise"
-    assert "The smallest of 2 clusters is 30 % of the users" in verdict.reason
+    assert "The smallest of the 2 clusters that users fall into is 30 % of them" in verdict.reason
     assert "right in 52.0 % of their held-out decisions, their own in 66.0 %" in verdict.reason
     assert "pooling costs them +14.0 (+9.0 to +19.0) points" in verdict.reason
     assert (verdict.n_clusters, verdict.stability) == (2, 0.9)

@@ -96,7 +96,7 @@ def look_beside(
         personal_accuracy=None if own is None else paired_difference(own, pooled, "accuracy", level=settings.level),
         detectable=None if power is None else power.detectable,
         needed=None if power is None else _for_one_point(power),
-        n_clusters=None if reference is None else int(reference.max(initial=-1)) + 1,
+        n_clusters=None if reference is None else len(np.unique(reference[reference >= 0])),
         stability=float(np.mean(stable)) if stable else None,
         minority=find_minority(gains),
         losers=None if own is None else find_losers(own, pooled),

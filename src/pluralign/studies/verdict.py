@@ -40,7 +40,7 @@ class Beside:
         personal_accuracy: Its test gain over `pooled` in accuracy.
         detectable: Gain in points of accuracy that data like these would show in 8 of 10 cases.
         needed: Users, and comparisons of each, that would show a gain of one point in 8 of 10 cases.
-        n_clusters: Clusters of the `cluster` rung fitted to all rows.
+        n_clusters: Clusters of the `cluster` rung, fitted to all rows, that are some user's most likely one.
         stability: Adjusted Rand index of the clusters in two halves of the training sources, mean over the splits.
         minority: The smallest cluster, by its own reward and by the pooled one.
         losers: Whom the candidate serves worse than `pooled`.
@@ -202,8 +202,8 @@ def _minority(beside: Beside, *, personalise: bool) -> list[str]:
     if row is None or not (personalise or row.gain_log_prob.low > 0):
         return []
     words = (
-        f"The smallest of {beside.n_clusters} clusters is {100 * row.share:.0f} % of the users; the pooled reward is "
-        f"right in {100 * row.accuracy_pooled.estimate:.1f} % of their held-out decisions, their own in "
+        f"The smallest of the {beside.n_clusters} clusters that users fall into is {100 * row.share:.0f} % of them; the "
+        f"pooled reward is right in {100 * row.accuracy_pooled.estimate:.1f} % of their held-out decisions, their own in "
         f"{100 * row.accuracy_own.estimate:.1f} %: pooling costs them {_signed(row.gain_accuracy, 100.0)} points."
     )
     return [words]

@@ -201,10 +201,11 @@ def _minority(beside: Beside, *, personalise: bool) -> list[str]:
     row = beside.minority
     if row is None or not (personalise or row.gain_log_prob.low > 0):
         return []
+    pooled, own = (100 * each.estimate for each in (row.accuracy_pooled, row.accuracy_own))
     words = (
         f"The smallest of the {beside.n_clusters} clusters that users fall into is {100 * row.share:.0f} % of them; "
-        f"the pooled reward is right in {100 * row.accuracy_pooled.estimate:.1f} % of their held-out decisions, their "
-        f"own in {100 * row.accuracy_own.estimate:.1f} %: pooling costs them {_signed(row.gain_accuracy, 100.0)} points."
+        f"the pooled reward is right in {pooled:.1f} % of their held-out decisions, their own in {own:.1f} %: pooling "
+        f"costs them {_signed(row.gain_accuracy, 100.0)} points."
     )
     return [words]
 

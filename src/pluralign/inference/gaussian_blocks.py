@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from pluralign.features import Design
@@ -114,7 +114,7 @@ class UserBlock:
     def _full(self) -> bool:
         return self.slot.numel() == self.count * self.width
 
-    def pad(self, rows: Float[Tensor, "rows *width"]) -> Float[Tensor, "block slots *width"]:
+    def pad(self, rows: Shaped[Tensor, "rows *width"]) -> Shaped[Tensor, "block slots *width"]:
         """Rows to users side by side; absent rows are 0."""
         shape = (self.count, self.width, *rows.shape[1:])
         if self._full:

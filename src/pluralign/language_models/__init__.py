@@ -1,0 +1,1 @@
+"""Language models that know users: users as tokens, sequences in rows, policies and reward models."""

@@ -1,0 +1,63 @@
+"""Ids beyond the vocabulary stand for users: the input embedding answers for them, the output never offers them.
+
+A language model with a `PersonalEmbedding` in the place of its input embedding reads `vocab_size + (user + 1) * T + t`
+as token t of user `user` (the generic user is -1). Everything that hands it `input_ids` (trainers, collators,
+generation, padding, positions) works as it is; the LM head is untouched, so a reserved id cannot be sampled.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pluralign.errors import ConfigError
+from pluralign.language_models.user_tokens import UserTokens
+
+
+class PersonalEmbedding(nn.Module):
+    """Input embedding of ordinary ids and of users' ids.
+
+    Attributes:
+        base: The model's own embedding.
+        users: Rows of the users.
+    """
+
+    def __init__(self, base: nn.Embedding, users: UserTokens) -> None:
+        super().__init__()
+        if base.embedding_dim != users.dim:
+            raise ConfigError(f"users have width {users.dim}, the model's embedding {base.embedding_dim}")
+        self.base, self.users = base, users
+
+    @property
+    def weight(self) -> Tensor:
+        """The ordinary rows, which a tied LM head shares."""
+        return self.base.weight
+
+    @property
+    def num_embeddings(self) -> int:
+        """Number of ordinary ids."""
+        return self.base.num_embeddings
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.base.embedding_dim
+
+    def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
+        """Embed ids; reserved ones get their user's rows."""
+        rows = self.base(ids.clamp(max=self.num_embeddings - 1))
+        if not self.users.n_tokens:
+            return rows
+        reserved = ids >= self.num_embeddings
+        number = ids[reserved] - self.num_embeddings
+        # Each user's rows are formed once however often a batch has the user. A batch without users still reaches the
+        # parameters (with gradient zero), which processes that train together rely on.
+        user, place = torch.unique(number // self.users.n_tokens - 1, return_inverse=True)
+        personal = self.users(user)[place, number % self.users.n_tokens]
+        return rows.masked_scatter(reserved[..., None], personal.to(rows.dtype))
+
+
+def user_token_ids(user: int, *, vocab_size: int, n_tokens: int) -> list[int]:
+    """Reserved ids of a user, `UNKNOWN` the generic one."""
+    first = vocab_size + (user + 1) * n_tokens
+    return list(range(first, first + n_tokens))

@@ -110,7 +110,7 @@ class PersonalModel(PreTrainedModel):
         raise NotImplementedError
 
     @classmethod
-    def make(cls, config: PersonalConfig, *, seed: int = 0, lm: nn.Module | None = None, **settings: Any) -> Self:
+    def make(cls, config: PersonalConfig, *, seed: int = 0, lm: Any = None, **settings: Any) -> Self:
         """A model at the start of its training.
 
         Args:

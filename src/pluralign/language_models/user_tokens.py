@@ -93,7 +93,8 @@ class ClusterTokens(UserTokens):
     """A mixture of K shared blocks: softmax of a user's logits, or (`hard`) the block of the user's cluster.
 
     The generic user mixes the blocks by logits of its own (as released), so that training without the generic term
-    (alpha = 1) leaves it where it began: at equal shares.
+    (alpha = 1) leaves it where it began: at equal shares. Indices from `n_users` on are the clusters
+    themselves, so that text can be written for a cluster.
     """
 
     kind = "cluster"
@@ -114,12 +115,16 @@ class ClusterTokens(UserTokens):
     def shares(self, user: Int[Tensor, " n"]) -> Float[Tensor, "n clusters"]:
         """Weight of each block for each user; rows sum to 1."""
         generic = self.generic_logit.softmax(0)
-        if self.hard:
-            one = torch.eye(self.n_clusters, device=generic.device, dtype=generic.dtype)
-            own = one[self.cluster[user.clamp(min=0)]] if self.n_users else generic.expand(len(user), -1)
+        one = torch.eye(self.n_clusters, device=generic.device, dtype=generic.dtype)
+        number = user.clamp(min=0, max=max(self.n_users - 1, 0))
+        if not self.n_users:
+            own = generic.expand(len(user), -1)
+        elif self.hard:
+            own = one[self.cluster[number]]
         else:
-            own = self.logit[user.clamp(min=0)].softmax(-1) if self.n_users else generic.expand(len(user), -1)
-        return torch.where((user < 0)[:, None], generic, own)
+            own = self.logit[number].softmax(-1)
+        pure = one[(user - self.n_users).clamp(min=0)]
+        return torch.where((user < 0)[:, None], generic, torch.where((user < self.n_users)[:, None], own, pure))
 
     def forward(self, user: Int[Tensor, " n"]) -> Float[Tensor, "n tokens dim"]:
         return torch.einsum("nk,ktd->ntd", self.shares(user), self.blocks)

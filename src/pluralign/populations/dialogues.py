@@ -6,8 +6,9 @@ each user can be judged, for `Dialogues.reward` reads the style out of any text.
 
 A style has two parts that do not depend on each other: *detail*, whether a number stands in the answer, and *warmth*,
 whether a kind word does (`count_style` counts both). By default seven users in ten want no detail and three in ten want
-it, twice as strongly as all want warmth. A reward for everybody therefore learns warmth and what most think of detail,
-and what it says to the minority is wrong more often than not.
+it, all want warmth, and detail counts four times as much. A reward for everybody therefore learns warmth and what most
+think of detail, and what it says of the minority's choices is wrong more often than not. Were warmth to count half as
+much as detail, the mixture of the groups would look as if warmth counted more: logits of mean probabilities are flat.
 
 An answer is put together from independent uniform choices, of which none can be read off two others, so that its
 probability under the generator is known (`answer_log_prob`), and with it the least loss that a language model can have.
@@ -20,6 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import perm
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +41,7 @@ AXES = ("detail", "warmth")
 # Detail and warmth of each style, 0 or 1; a style's number is 2 * detail + warmth.
 STYLES = ((0, 0), (0, 1), (1, 0), (1, 1))
 # Reward in logits for detail and for warmth, in each group.
-TASTES = ((-4.0, 2.0), (4.0, 2.0))
+TASTES = ((-4.0, 1.0), (4.0, 1.0))
 SHARES = (0.7, 0.3)
 
 _FRAMES = ("{}.", "You should {}.", "It helps to {}.", "Start here: {}.")
@@ -60,6 +62,9 @@ _REPORT = (
     "Nobody told me to {} at first.",
     "My brother likes to {} and says it is enough.",
 )
+_N_STEPS, _N_DETAILS = 6, 3  # of every topic
+MAX_TOPICS = len(_TOPICS)
+# Topic of each request, those of one topic together.
 _TOPIC = {template.format(topic[0]): topic for topic in _TOPICS for template in _PROMPTS}
 
 
@@ -158,9 +163,10 @@ def simulate_dialogues(
     comparisons_per_user: int = 50,
     tastes: Sequence[Sequence[float]] = TASTES,
     shares: Sequence[float] = SHARES,
-    noise: float = 0.05,
-    n_prompts: int = 200,
+    noise: float = 0.03,
+    n_prompts: int | None = None,
     n_responses: int = 8,
+    n_topics: int = MAX_TOPICS,
     test: float = 0.2,
     long: bool = False,
     chat: bool = False,
@@ -177,8 +183,9 @@ def simulate_dialogues(
         tastes: Reward in logits for each of `AXES` in every group.
         shares: Share of the users in each group. Sizes are exact, to the nearest user.
         noise: Share of the choices turned round.
-        n_prompts: Distinct requests.
+        n_prompts: Distinct requests, at most 20 for each topic; None means 200, or all there are.
         n_responses: Answers to each to draw pairs from, a multiple of 4: as many of each style.
+        n_topics: What requests are about: the first so many of 20 topics.
         test: Share of the choices held out, whole prompts.
         long: A story of about 350 tokens before each request, and answers of about 40 tokens, for measurements of
             speed. The embedded model has seen none of these stories.
@@ -189,12 +196,14 @@ def simulate_dialogues(
         ConfigError: A setting has a value that is not accepted.
     """
     heads = np.asarray(tastes, dtype=np.float64)
-    _check(n_users, comparisons_per_user, heads, shares, noise, n_prompts, n_responses)
+    possible = _requests(n_topics)
+    n_prompts = min(200, len(possible)) if n_prompts is None else n_prompts
+    _check(n_users, comparisons_per_user, heads, shares, noise, n_prompts, len(possible), n_responses)
     rng = np.random.default_rng(seed)
     label_seed, split_seed = (int(each) for each in rng.integers(0, 2**31, 2))
     cluster = rng.permutation(np.repeat(np.arange(len(heads)), exact_sizes(shares, n_users))).astype(np.int32)
 
-    requests = [list(_TOPIC)[i] for i in rng.permutation(len(_TOPIC))[:n_prompts]]
+    requests = [possible[i] for i in rng.permutation(len(possible))[:n_prompts]]
     each = n_responses // len(STYLES)
     responses: list[str] = []
     for request in requests:
@@ -239,10 +248,10 @@ def simulate_dialogues(
     return Dialogues(population=population, split=split_by_source(population.comparisons, test, seed=split_seed))
 
 
-def write_dialogues(n: int, *, seed: int, long: bool = False) -> list[tuple[str, str]]:
+def write_dialogues(n: int, *, seed: int, n_topics: int = MAX_TOPICS, long: bool = False) -> list[tuple[str, str]]:
     """Write requests with an answer each: every request and every style is as likely as any other."""
     rng = np.random.default_rng(seed)
-    requests = list(_TOPIC)
+    requests = _requests(n_topics)
     written = []
     picked = rng.integers(0, [len(requests), len(STYLES)], (n, 2)).tolist()
     for i, style in picked:
@@ -278,6 +287,7 @@ def answer_log_prob(prompts: Sequence[str], responses: Sequence[str], *, long: b
 def embedded_language_model(
     *,
     settings: TinySettings | str = "default",
+    n_topics: int = MAX_TOPICS,
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -289,6 +299,7 @@ def embedded_language_model(
 
     Args:
         settings: Of the model, or the name of one of `pluralign.language_models.tiny.SIZES`.
+        n_topics: What it speaks about, as of `simulate_dialogues`: fewer are learnt sooner.
         cache: Folder to keep models in; None is the usual one.
         seed: Of the texts and of the model.
         progress: Whether to show a progress bar (on a terminal only).
@@ -296,7 +307,14 @@ def embedded_language_model(
     from pluralign.language_models.tiny import find_size, tiny_language_model
 
     chosen = replace(find_size(settings), seed=seed)
-    return tiny_language_model(write_dialogues(20_000, seed=seed), settings=chosen, cache=cache, progress=progress)
+    documents = write_dialogues(20_000, seed=seed, n_topics=n_topics)
+    return tiny_language_model(documents, settings=chosen, cache=cache, progress=progress)
+
+
+def _requests(n_topics: int) -> list[str]:
+    if not 1 <= n_topics <= MAX_TOPICS:
+        raise ConfigError(f"n_topics is {n_topics}; it must be 1 to {MAX_TOPICS}")
+    return list(_TOPIC)[: n_topics * len(_PROMPTS)]
 
 
 def _answer(topic: _Topic, style: int, rng: np.random.Generator, *, long: bool) -> str:
@@ -318,14 +336,12 @@ def _amounts(long: bool) -> tuple[int, int]:
     return (3, 3) if long else (1, 1)
 
 
-def _ways(style: int, long: bool) -> float:
-    """Number of equally likely answers of all styles together, if there were as many of each as of this one."""
-    from math import perm
-
+def _ways(style: int, long: bool) -> int:
+    """How many equally likely answers there would be if every style had as many as this one."""
     n_steps, n_details = _amounts(long)
     detail, warmth = STYLES[style]
-    ways = len(STYLES) * perm(len(_TOPICS[0][1]), n_steps) * len(_FRAMES) ** n_steps
-    return ways * (perm(len(_TOPICS[0][2]), n_details) if detail else 1) * (len(_KIND) if warmth else 1)
+    ways = len(STYLES) * perm(_N_STEPS, n_steps) * len(_FRAMES) ** n_steps
+    return ways * (perm(_N_DETAILS, n_details) if detail else 1) * (len(_KIND) if warmth else 1)
 
 
 def _sentence(frame: str, step: str) -> str:
@@ -378,6 +394,7 @@ def _check(
     shares: Sequence[float],
     noise: float,
     n_prompts: int,
+    most: int,
     n_responses: int,
 ) -> None:
     if heads.ndim != 2 or heads.shape[1] != len(AXES) or not len(heads):
@@ -388,7 +405,7 @@ def _check(
         ("n_users", n_users, f"at least 1 for each of {len(heads)} groups", n_users >= len(heads)),
         ("comparisons_per_user", comparisons_per_user, "at least 1", comparisons_per_user >= 1),
         ("noise", noise, "at least 0 and below 0.5", 0 <= noise < 0.5),
-        ("n_prompts", n_prompts, f"2 to {len(_TOPIC)}", 2 <= n_prompts <= len(_TOPIC)),
+        ("n_prompts", n_prompts, f"2 to {most}", 2 <= n_prompts <= most),
         ("n_responses", n_responses, "4 to 64, a multiple of 4", 4 <= n_responses <= 64 and n_responses % 4 == 0),
     ):
         if not right:

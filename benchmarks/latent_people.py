@@ -1,6 +1,7 @@
 """Unseen people: latent users against the exact low-rank posterior, on the same rows.
 
-    python benchmarks/latent_people.py DATASET FOLDER [--seeds 2] [--users 200] [--split source] [--encoder auto] [--pieces N]
+    python benchmarks/latent_people.py DATASET FOLDER [--seeds 2] [--users 200] [--split source]
+        [--encoder auto] [--pieces N]
 
 DATASET is a name of `pluralign.datasets`, FOLDER holds its files. 30 % of the users are kept out of training and
 placed from m = 4 and 16 of their own decisions; prints accuracy of every rung, and what `latent` gains, paired and

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -156,6 +157,15 @@ def test_a_damaged_folder_is_made_again(tmp_path, damage, caplog):
     assert "removed a damaged language model" in caplog.text
     assert (folder / "model.safetensors").read_bytes() == whole  # the same seed, the same weights
     AutoTokenizer.from_pretrained(folder)
+
+
+def test_what_a_killed_process_left_goes_after_a_day(tmp_path):
+    for name, age_s in (("tiny-old.1.part", 90_000), ("tiny-new.2.part", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    settings = TinySettings(**{**TINY.__dict__, "steps": 1})
+    folder = tiny_language_model(DOCUMENTS, settings=settings, cache=tmp_path, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny-new.2.part", folder.name}
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):

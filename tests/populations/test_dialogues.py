@@ -4,11 +4,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pluralign.comparisons import decode_chat
 from pluralign.errors import ConfigError, DataError
 from pluralign.features import Design
 from pluralign.inference.pooled import fit_pooled
+from pluralign.language_models.tiny import TinySettings
 from pluralign.populations import (
     answer_log_prob,
     embedded_language_model,
@@ -20,6 +22,12 @@ from pluralign.populations import (
 from pluralign.populations.dialogues import _TOPIC, STYLES, _answer
 
 GUITAR = "What would an expert say about learning the guitar?"
+
+
+def generate(model, tokenizer, prompts, **settings):
+    batch = tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
+    out = model.generate(**batch, max_new_tokens=48, **settings)[:, batch["input_ids"].shape[1] :]
+    return tokenizer.batch_decode(out, skip_special_tokens=True)
 
 
 def test_styles_by_hand():
@@ -219,11 +227,23 @@ def test_settings_that_cannot_be_are_refused():
         parse_styles(["Why?"], ["So."])
 
 
+def test_a_smaller_one_answers_requests_about_one_topic(tmp_path):
+    settings = TinySettings(hidden=64, layers=2, heads=2, steps=120, learning_rate=1e-2)
+    folder = embedded_language_model(settings=settings, n_topics=1, cache=tmp_path, progress=False)
+    assert json.loads((folder / "pluralign.json").read_text())["settings"]["seed"] == 0
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    prompts = simulate_dialogues(n_topics=1, n_users=10, seed=0).comparisons.items.prompts.to_pylist()
+    styles = parse_styles(prompts, generate(model, tokenizer, prompts, do_sample=False))
+    assert (styles >= 0).mean() > 0.9
+    torch.manual_seed(0)
+    sampled = parse_styles(prompts * 5, generate(model, tokenizer, prompts * 5, do_sample=True))
+    assert (sampled >= 0).mean() > 0.5
+    assert np.bincount(sampled[sampled >= 0], minlength=4).min() > 0
+
+
 @pytest.mark.study
 @pytest.mark.usefixtures("whole_runs")
 def test_the_embedded_language_model_speaks_every_style(tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder = embedded_language_model(cache=tmp_path, progress=False)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     losses = json.loads((folder / "pluralign.json").read_text())["losses"]
@@ -238,19 +258,13 @@ def test_the_embedded_language_model_speaks_every_style(tmp_path):
             logits = model(torch.tensor([begin + rest])).logits[0, len(begin) - 1 : -1]
             loss.append(torch.nn.functional.cross_entropy(logits, torch.tensor(rest), reduction="sum").item())
     gap = np.array(loss) + answer_log_prob(prompts, responses)  # nats in each answer above the generator's own
-    assert 0 < gap.mean() < 0.8
+    assert 0 < gap.mean() < 0.6
 
-    tokenizer.padding_side = "left"
-    batch = tokenizer(list(prompts), return_tensors="pt", padding=True)
-
-    def generate(**settings):
-        out = model.generate(**batch, max_new_tokens=48, **settings)[:, batch["input_ids"].shape[1] :]
-        return parse_styles(prompts, tokenizer.batch_decode(out, skip_special_tokens=True))
-
-    assert (generate(do_sample=False) >= 0).mean() > 0.95
+    greedy = parse_styles(prompts, generate(model, tokenizer, prompts, do_sample=False))
+    assert (greedy >= 0).mean() > 0.95
     torch.manual_seed(0)
-    sampled = generate(do_sample=True)
-    assert (sampled >= 0).mean() > 0.7
+    sampled = parse_styles(prompts, generate(model, tokenizer, prompts, do_sample=True))
+    assert (sampled >= 0).mean() > 0.75
     shares = np.bincount(sampled[sampled >= 0], minlength=4) / (sampled >= 0).sum()
     assert shares.min() > 0.15
     assert shares.max() < 0.35

@@ -7,8 +7,8 @@ each user can be judged, for `Dialogues.reward` reads the style out of any text.
 A style has two parts that do not depend on each other: *detail*, whether a number stands in the answer, and *warmth*,
 whether a kind word does (`count_style` counts both). By default seven users in ten want no detail and three in ten want
 it, all want warmth, and detail counts four times as much. A reward for everybody therefore learns warmth and what most
-think of detail, and what it says of the minority's choices is wrong more often than not. Were warmth to count half as
-much as detail, the mixture of the groups would look as if warmth counted more: logits of mean probabilities are flat.
+think of detail, and what it says of the minority's choices is wrong more often than not. (Where warmth counts half as
+much as detail, a pooled reward puts warmth first: the groups' disagreement takes most of its slope in detail.)
 
 An answer is put together from independent uniform choices, of which none can be read off two others, so that its
 probability under the generator is known (`answer_log_prob`), and with it the least loss that a language model can have.
@@ -299,7 +299,7 @@ def embedded_language_model(
 
     Args:
         settings: Of the model, or the name of one of `pluralign.language_models.tiny.SIZES`.
-        n_topics: What it speaks about, as of `simulate_dialogues`: fewer are learnt sooner.
+        n_topics: What it speaks about, as of `simulate_dialogues`: fewer are learnt sooner ("small" learns four).
         cache: Folder to keep models in; None is the usual one.
         seed: Of the texts and of the model.
         progress: Whether to show a progress bar (on a terminal only).
@@ -307,7 +307,7 @@ def embedded_language_model(
     from pluralign.language_models.tiny import find_size, tiny_language_model
 
     chosen = replace(find_size(settings), seed=seed)
-    documents = write_dialogues(20_000, seed=seed, n_topics=n_topics)
+    documents = write_dialogues(1000 * n_topics, seed=seed, n_topics=n_topics)
     return tiny_language_model(documents, settings=chosen, cache=cache, progress=progress)
 
 

@@ -1,0 +1,1 @@
+"""Policies that write for a user: generation, the best of several candidates, export, rewards for other trainers."""

@@ -216,7 +216,7 @@ def trl_arm(
 
 
 def own_arm(method: str, pairs: list[Pair], given: argparse.Namespace, *, users: str, place: str = "after") -> Arm:
-    """`PersonalPolicy` or `PersonalReward` with the loss on its margins; where there are users, the generic term too."""
+    """`PersonalPolicy` or `PersonalReward` with the loss on its margins, the generic term among it for users."""
     clock = Clock(given)
     lm = random_llama(given)
     settings = {"kind": users, "n_tokens": int(users != "uniform")}

@@ -1,0 +1,191 @@
+"""Log-probabilities under the reference: what the language model thought before anybody's preferences.
+
+P-RLHF's reference pi_SFT(y | x) knows no user, so its value belongs to a prompt and a response. Each is computed once,
+however many comparisons, users and epochs it is in, and kept on disk under a key of the model's weights and the token
+ids; another run on the same data with the same base reads it. (The released code computes it for every pair, twice,
+in every epoch.)
+
+The cache is a folder of shards. A shard is written whole or not at all, so a run that was killed goes on where it
+stopped; several processes share the shards among them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+from pluralign.errors import ConfigError
+from pluralign.files import replacing
+from pluralign.language_models.packing import pack
+from pluralign.language_models.tokens import PreferenceTokens
+from pluralign.users import UNKNOWN
+
+logger = logging.getLogger(__name__)
+SHARD = 4096  # items
+VERSION = 1
+
+
+def default_cache_dir() -> Path:
+    """The folder `reference` in that named by `PLURALIGN_CACHE`, else in `~/.cache/pluralign`."""
+    return Path(os.environ.get("PLURALIGN_CACHE", Path.home() / ".cache" / "pluralign")) / "reference"
+
+
+def reference_log_probs(
+    model: Any,
+    tokens: PreferenceTokens,
+    *,
+    cache: str | Path | None = None,
+    batch_tokens: int = 16384,
+    rank: int = 0,
+    world: int = 1,
+    progress: bool = True,
+) -> np.ndarray:
+    """Log-probability of every compared response under a policy without its users and its adapter.
+
+    Args:
+        model: A `PersonalPolicy`. One that is fully tuned must be at the start of its training.
+        tokens: What to read.
+        cache: Folder of caches; None keeps nothing, which several processes cannot do.
+        batch_tokens: Most tokens, padding included, of a batch.
+        rank: Number of this process.
+        world: Number of processes; they must call this together.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        In nats, (items,), NaN for items that no row has.
+    """
+    items = np.unique(np.concatenate([tokens.chosen, tokens.rejected]))
+    # Those of one prompt side by side, and prompts of one length: they will be read together.
+    prompt = tokens.prompt[items]
+    items = items[np.lexsort((items, prompt, tokens.prompts.length[prompt]))]
+    shards = [items[i : i + SHARD] for i in range(0, len(items), SHARD)]
+    values = np.full(len(tokens.prompt), np.nan, dtype=np.float32)
+    if cache is None:
+        if world > 1:
+            raise ConfigError("several processes share the reference through its cache; name a folder for it")
+        with tqdm(total=len(items), unit="response", desc="reference", disable=not progress) as bar:
+            for shard in shards:
+                values[shard] = _compute(model, tokens, shard, batch_tokens, bar)
+        return values
+    base = model_key(model)
+    folder = Path(cache) / base
+    paths = [folder / f"{shard_key(tokens, shard)}.safetensors" for shard in shards]
+    mine = [i for i in range(len(shards)) if i % world == rank]
+    found = {i: kept for i in mine if (kept := _read(paths[i], len(shards[i]))) is not None}
+    if found and rank == 0:
+        logger.info("reference: %d of %d shards were computed before", len(found), len(mine))
+    missing = [i for i in mine if i not in found]
+    with tqdm(
+        total=sum(len(shards[i]) for i in missing),
+        unit="response",
+        desc="reference",
+        disable=not (progress and missing),
+    ) as bar:
+        for i in missing:
+            found[i] = _compute(model, tokens, shards[i], batch_tokens, bar)
+            with replacing(paths[i]) as part:
+                save_file({"log_prob": found[i]}, part)
+    if world > 1:
+        torch.distributed.barrier()
+    for i, (path, shard) in enumerate(zip(paths, shards, strict=True)):
+        kept = found[i] if i in found else _read(path, len(shard))
+        if kept is None:  # written on a disk that this process does not see
+            with tqdm(disable=True) as bar:
+                kept = _compute(model, tokens, shard, batch_tokens, bar)
+        values[shard] = kept
+    return values
+
+
+def model_key(model: Any) -> str:
+    """Hash of the reference: the language model's settings and weights, without users and adapter."""
+    digest = sha256(f"{VERSION} ".encode())
+    digest.update(json.dumps(_plain_settings(model), sort_keys=True, default=str).encode())
+    for name, value in sorted(base_parameters(model).items()):
+        flat = value.detach().cpu().contiguous().view(-1)
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()[:32]
+
+
+def base_parameters(model: Any) -> dict[str, nn.Parameter]:
+    """Parameters of the language model as it was before it met users, by name."""
+    return {
+        name: value
+        for name, value in model.lm.named_parameters()
+        if "lora_" not in name and ".users." not in name and "modules_to_save" not in name
+    }
+
+
+def _plain_settings(model: Any) -> dict[str, Any]:
+    return {k: v for k, v in model.lm.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+
+
+def shard_key(tokens: PreferenceTokens, items: np.ndarray) -> str:
+    """Hash of the token ids of some items."""
+    digest = blake2b(digest_size=16)
+    for item in items.tolist():
+        for part in (tokens.prompts, tokens.responses):
+            i = int(tokens.prompt[item]) if part is tokens.prompts else item
+            ids = part.ids[part.start[i] : part.start[i + 1]]
+            digest.update(f"{len(ids)} ".encode())
+            digest.update(ids.tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, n: int) -> np.ndarray | None:
+    """A shard, or None where there is none that can be used."""
+    try:
+        value = load_file(path)["log_prob"]
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError) as error:
+        logger.warning("%s cannot be read (%s); it is made anew", path, error)
+        return None
+    return value if value.shape == (n,) and np.isfinite(value).all() else None
+
+
+def _compute(model: Any, tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int, bar: Any) -> np.ndarray:
+    values = np.empty(len(items), dtype=np.float32)
+    device = model.get_input_embeddings().weight.device
+    vocab_size = model.get_input_embeddings().num_embeddings
+    training = model.training
+    model.eval()
+    done = 0
+    with torch.no_grad(), model.without_adapter() if model.config.tuning != "full" else torch.no_grad():
+        for rows in _batches(tokens, items, batch_tokens):
+            packed = pack(
+                [tokens.sequence(int(item), UNKNOWN) for item in items[rows]],
+                place="none",
+                vocab_size=vocab_size,
+                n_tokens=0,
+            )
+            values[rows] = model(**packed.to(device).tensors()).float().cpu().numpy()
+            done += len(rows)
+            bar.update(len(rows))
+    model.train(training)
+    return values
+
+
+def _batches(tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Runs of items, (n,) each, of at most `batch_tokens` tokens if each lay in a row of its own."""
+    length = tokens.prompts.length[tokens.prompt[items]] + tokens.responses.length[items]
+    batches, first = [], 0
+    longest = 0
+    for i, each in enumerate(length.tolist()):
+        if i > first and max(longest, each) * (i + 1 - first) > batch_tokens:
+            batches.append(np.arange(first, i))
+            first, longest = i, 0
+        longest = max(longest, each)
+    batches.append(np.arange(first, len(items)))
+    return batches

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import time
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pluralign.errors import CacheError, ConfigError, DataError
+from pluralign.language_models import tiny
 from pluralign.language_models.tiny import (
     TinySettings,
     new_model,
@@ -157,6 +159,19 @@ def test_a_damaged_folder_is_made_again(tmp_path, damage, caplog):
     assert "removed a damaged language model" in caplog.text
     assert (folder / "model.safetensors").read_bytes() == whole  # the same seed, the same weights
     AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_quicker_process_wins(tmp_path, monkeypatch):
+    settings = TinySettings(**{**TINY.__dict__, "steps": 1})
+
+    def train_and_lose(documents, settings, part, *, progress):
+        train_tiny(documents, settings, part, progress=progress)
+        shutil.copytree(part, part.parent / part.name.split(".")[0])
+
+    monkeypatch.setattr(tiny, "train_tiny", train_and_lose)
+    folder = tiny_language_model(DOCUMENTS, settings=settings, cache=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == [folder]
+    AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_what_a_killed_process_left_goes_after_a_day(tmp_path):

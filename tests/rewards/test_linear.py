@@ -1,12 +1,15 @@
 """Scoring texts and features for any user."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pluralign.comparisons import encode_chat
 from pluralign.errors import CacheError, DataError
+from pluralign.features import Item
 from pluralign.populations import simulate
 from pluralign.rewards import LinearReward
 from pluralign.studies.fitting import fit
@@ -137,3 +140,27 @@ def test_a_model_of_numbers_scores_no_texts(numbers):
 def test_a_folder_without_a_model_is_said(tmp_path):
     with pytest.raises(CacheError, match=r"holds no reward model: there is no reward\.json"):
         LinearReward.load(Path(tmp_path))
+
+
+def test_what_many_users_share_is_encoded_once(texts):
+    read = []
+
+    class Spy:
+        def encode(self, items):
+            read.extend(items)
+            return texts.encoder.encode(items)
+
+    spy = replace(texts, encoder=texts.encoder)
+    object.__setattr__(spy, "encoder", Spy())
+    users = [f"user {i}" for i in range(6)]
+    prompts, responses = ["Why?"] * 6, ["Because.", "Ask her!"] * 3
+    assert np.array_equal(spy.score(prompts, responses, users)[0], texts.score(prompts, responses, users)[0])
+    assert [item.response for item in read] == ["Because.", "Ask her!"]
+
+
+def test_chats_are_scored_as_chats(texts):
+    chat = encode_chat([{"role": "user", "content": "Why?"}]), encode_chat([{"role": "assistant", "content": "So!"}])
+    expected = texts.encoder.encode([Item(*chat, True)])
+    mean, _ = texts.score([chat[0], "Why?"], [chat[1], chat[1]], ["user 1"] * 2)
+    assert mean[0] == texts.score_features(expected, ["user 1"])[0][0]
+    assert mean[1] != mean[0], "an answer to a plain text is a plain text, whatever it spells"

@@ -33,6 +33,17 @@ def decode_chat(text: str) -> list[dict[str, Any]]:
     return json.loads(text) if text else []
 
 
+def read_chat(text: str) -> list[dict[str, Any]] | None:
+    """Return the messages that a text spells, or None where it is a plain text."""
+    if not text.startswith("[{"):
+        return None
+    try:
+        messages = json.loads(text)
+    except ValueError:
+        return None
+    return None if find_chat_fault(messages) else messages
+
+
 def find_chat_fault(messages: object) -> str | None:
     """Say what keeps a value from being a chat, or None."""
     if not isinstance(messages, Sequence) or isinstance(messages, str):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import torch
 
-from pluralign.comparisons.chats import decode_chat, find_chat_fault
+from pluralign.comparisons.chats import read_chat
 from pluralign.errors import CacheError, ConfigError, DataError
 from pluralign.language_models.packing import Sequence as Tokens
 from pluralign.language_models.packing import pack
@@ -159,14 +159,8 @@ def read_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
     """A text as it is; a chat, spelled as canonical JSON or not, as its messages."""
     if not isinstance(prompt, str):
         return [dict(each) for each in prompt]
-    if prompt.startswith("[{"):
-        try:
-            messages = decode_chat(prompt)
-        except ValueError:
-            return prompt
-        if find_chat_fault(messages) is None:
-            return messages
-    return prompt
+    chat = read_chat(prompt)
+    return prompt if chat is None else chat
 
 
 @contextmanager

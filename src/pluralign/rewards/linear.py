@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pluralign.comparisons import Comparisons
+from pluralign.comparisons.chats import read_chat
 from pluralign.errors import CacheError, DataError
 from pluralign.evaluation import Predictions
 from pluralign.features import (
@@ -55,11 +56,11 @@ class LinearReward:
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], users: Sequence[str | None]
     ) -> tuple[FloatArray, FloatArray]:
-        """Reward of each response for the user beside it.
+        """Reward of each response for the user beside it; one that many users share is encoded once.
 
         Args:
-            prompts: One per response.
-            responses: What is scored, (n,).
+            prompts: One per response: texts, or chats as canonical JSON.
+            responses: What is scored, (n,); chats where prompts are.
             users: Whose reward; a name the model does not know, or None, is the unknown user.
 
         Returns:
@@ -75,8 +76,13 @@ class LinearReward:
                 f'the model was fitted on "{self.encoder.kind}" features, which texts do not have',
                 hint="score vectors with `score_features`",
             )
-        items = [Item(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-        return self.score_features(self.encoder.encode(items), users)
+        items = [
+            Item(prompt, response, bool(read_chat(response)) and (not prompt or bool(read_chat(prompt))))
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        number: dict[Item, int] = {}
+        row = [number.setdefault(item, len(number)) for item in items]
+        return self.score_features(self.encoder.encode(list(number))[row], users)
 
     def score_features(self, features: np.ndarray, users: Sequence[str | None]) -> tuple[FloatArray, FloatArray]:
         """Reward of raw (not standardized) features (n, dim) for the user beside each; returns as `score` does.

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from pluralign.errors import ConfigError
+from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.conditioning import user_token_ids
 
 # Where the user's tokens stand: before the prompt (the paper), between prompt and response, or nowhere.
@@ -91,9 +91,16 @@ class Packed:
 
 
 def pack(
-    sequences: List[Sequence], *, place: Place, vocab_size: int, n_tokens: int, share: bool | None = None
+    sequences: List[Sequence],
+    *,
+    place: Place,
+    vocab_size: int,
+    n_tokens: int,
+    share: bool | None = None,
+    share_limit: int | None = None,
+    longest: int | None = None,
 ) -> Packed:
-    """Lay sequences out in rows.
+    """Lay sequences out in rows. `PersonalModel.layout` holds what a model needs of these settings.
 
     Args:
         sequences: What to read.
@@ -101,9 +108,13 @@ def pack(
         vocab_size: Number of ordinary ids.
         n_tokens: Tokens per user.
         share: Whether sequences with the same prefix share a row; None means where it saves enough.
+        share_limit: Longest row that may be shared, where `share` is None: further apart than that, or at all (0), the
+            model does not see what a tree mask lets it see.
+        longest: Most positions that the model has.
 
     Raises:
-        ConfigError: There are no sequences, `place` is unknown, or nothing stands before a response's first token.
+        ConfigError: There are no sequences, or `place` is unknown.
+        DataError: Nothing stands before a response's first token, a response is empty, or a sequence is too long.
     """
     if not sequences:
         raise ConfigError("there are no sequences to pack")
@@ -123,8 +134,7 @@ def pack(
         if key not in branch_of:
             branch_of[key] = len(branches)
             branches.append((prefix, ids, len(each.response)))
-            if not prefix and len(ids) == len(each.response):
-                raise ConfigError("a prompt has no tokens; give it a beginning-of-sequence token")
+            _check(each, n_tokens, longest)
         branch[i] = branch_of[key]
 
     together: dict[tuple[int, ...], list[int]] = {}
@@ -132,9 +142,26 @@ def pack(
         together.setdefault(prefix, []).append(b)
     rows_shared, rows_apart = list(together.values()), [[b] for b in range(len(branches))]
     if share is None:
-        share = size_of(rows_apart, branches) >= SAVING * size_of(rows_shared, branches)
+        n_apart, n_shared = size_of(rows_apart, branches), size_of(rows_shared, branches)
+        fits = share_limit is None or n_shared // len(rows_shared) <= share_limit
+        share = fits and n_apart >= SAVING * n_shared
     rows = rows_shared if share else rows_apart
     return _lay_out(rows, branches, branch, np.array([each.user for each in sequences], dtype=np.int64))
+
+
+def _check(sequence: Sequence, n_tokens: int, longest: int | None) -> None:
+    """Check that a response has tokens, something to foretell the first, and room."""
+    n_prompt, n_response = len(sequence.prompt), len(sequence.response)
+    if not n_response:
+        raise DataError("a response has no tokens", hint="drop empty responses")
+    if not n_prompt + n_tokens:
+        raise DataError("a prompt has no tokens", hint="begin it with the beginning-of-sequence token")
+    if longest is not None and n_prompt + n_tokens + n_response > longest:
+        raise DataError(
+            f"a sequence has {n_prompt + n_tokens + n_response} tokens ({n_prompt} of prompt, {n_tokens} of the user, "
+            f"{n_response} of response), and the model reads at most {longest}",
+            hint="cut prompts and responses when they are tokenised (max_prompt, max_response)",
+        )
 
 
 def size_of(rows: list[list[int]], branches: list[tuple[tuple[int, ...], tuple[int, ...], int]]) -> int:

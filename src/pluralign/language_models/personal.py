@@ -10,23 +10,36 @@ language model as `adapter/` (LoRA, PEFT's format), `model/` (full tuning, an or
 
 from __future__ import annotations
 
+import inspect
 import json
+import warnings
+from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from pluralign.errors import CacheError, ConfigError
 from pluralign.files import replacing, write_json
 from pluralign.language_models.conditioning import PersonalEmbedding
-from pluralign.language_models.packing import PAD, Packed, Place, tree_mask
-from pluralign.language_models.user_tokens import UserTokens, make_user_tokens, start
+from pluralign.language_models.loading import load_language_model, quiet
+from pluralign.language_models.packing import PAD, Packed, Place, Sequence, pack, tree_mask
+from pluralign.language_models.user_tokens import (
+    UNKNOWN,
+    UserTokens,
+    from_vocabulary,
+    make_user_tokens,
+    normal,
+    start,
+)
 
 Tuning: TypeAlias = Literal["lora", "full", "frozen"]
 Head: TypeAlias = Literal["linear", "late"]
@@ -37,6 +50,8 @@ SETTINGS, PERSONAL, ADAPTER, MODEL, CHECKPOINT = (
     "model",
     "model.safetensors",
 )
+# Names under which configurations say how far a token sees. GPT-Neo counts columns of the row, others positions.
+WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size")
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
 
 
@@ -82,6 +97,7 @@ class PersonalModel(PreTrainedModel):
         users: The user model.
     """
 
+    config: PersonalConfig
     config_class = PersonalConfig
     base_model_prefix = "lm"
     supports_gradient_checkpointing = True
@@ -90,18 +106,18 @@ class PersonalModel(PreTrainedModel):
     lm: Any
     users: UserTokens
 
-    def __init__(self, config: PersonalConfig, lm: nn.Module, users: UserTokens) -> None:
+    def __init__(self, config: PersonalConfig, lm: Any, users: UserTokens) -> None:
         super().__init__(config)
         self.users = users  # before `lm`, whose embedding holds it too: a parameter goes by its first name
         self._no_split_modules = getattr(lm, "_no_split_modules", None)
         if config.tuning == "lora":
-            from peft import LoraConfig, get_peft_model
-
-            lm = get_peft_model(lm, LoraConfig(task_type=self.task, **(config.lora or {})))
+            lm = _with_lora(lm, {"task_type": self.task, **(config.lora or {})})
         elif config.tuning == "frozen":
             lm.requires_grad_(False)
         elif config.tuning != "full":
             raise ConfigError(f'tuning is "{config.tuning}"; it must be lora, full or frozen')
+        if config.place not in ("before", "after"):
+            raise ConfigError(f'place is "{config.place}"; it must be before or after')
         self.lm = lm
 
     @staticmethod
@@ -120,19 +136,25 @@ class PersonalModel(PreTrainedModel):
             settings: Passed on to `from_pretrained` (dtype, device_map, attn_implementation, ...).
         """
         lm = cls.read_base(config.base, **settings) if lm is None else lm
+        config.base = config.base or lm.name_or_path
         embedding = lm.get_input_embeddings()
         config.users = {"kind": "uniform", "n_tokens": 0, "n_users": len(config.user_ids), **config.users}
         config.users.setdefault("dim", embedding.embedding_dim)
+        if len(set(config.user_ids)) < len(config.user_ids):
+            twice = next(name for name in config.user_ids if config.user_ids.count(name) > 1)
+            raise ConfigError(f'user "{twice}" is there twice; users\' names must differ')
+        if config.user_ids and config.users["n_users"] != len(config.user_ids):
+            raise ConfigError(f"there are {len(config.user_ids)} names for {config.users['n_users']} users")
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, lm, make_user_tokens(**config.users))
         model.begin(embedding.weight.detach(), generator)
-        return model
+        return model.eval()
 
     def begin(self, vocabulary: Float[Tensor, "words dim"], generator: torch.Generator) -> None:
         """Fill what training starts from."""
-        start(self.users, vocabulary, generator)
+        start(self.users, from_vocabulary(vocabulary, generator), generator)
 
     @property
     def user_ids(self) -> list[str]:
@@ -142,14 +164,84 @@ class PersonalModel(PreTrainedModel):
     def place(self) -> Place:
         return self.config.place if self.users.n_tokens else "none"
 
-    def attention(self, segment: Int[Tensor, "rows length"], shared: bool) -> Tensor:
+    @property
+    def inner(self) -> Any:
+        """The language model without PEFT's wrapping."""
+        return self.lm.get_base_model() if self.config.tuning == "lora" else self.lm
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What `pack` needs to know of the model, by keyword."""
+        return {
+            "place": self.place,
+            "vocab_size": self.get_input_embeddings().num_embeddings,
+            "n_tokens": self.users.n_tokens,
+            "share_limit": self.share_limit,
+            "longest": getattr(self.inner.config, "max_position_embeddings", None),
+        }
+
+    @cached_property
+    def share_limit(self) -> int | None:
+        """Longest row that several sequences may share; None is any, 0 none.
+
+        Rows are shared by a mask for every pair of tokens and by explicit positions. Some architectures do not honour
+        these (ALiBi, state spaces, flash attention), which a few random tokens tell, once; where a token sees through a
+        window, a row must fit into it, which the configuration tells.
+        """
+        config = self.inner.config
+        if config._attn_implementation not in ("sdpa", "eager") or not self._sees_trees():
+            return 0
+        if set(getattr(config, "layer_types", None) or ["unknown"]) == {"full_attention"}:
+            return None
+        windows = [getattr(config, name, None) for name in WINDOWS]
+        return min((each for each in windows if isinstance(each, int)), default=None)
+
+    def _sees_trees(self) -> bool:
+        """Whether the last tokens of three branches have the same hidden states in one row and in three."""
+        embedding = self.get_input_embeddings()
+        draw = torch.Generator().manual_seed(0)
+        ids = torch.randint(embedding.num_embeddings, (4, 6), generator=draw).tolist()
+        sequences = [Sequence(prompt=tuple(ids[0]), response=tuple(each), user=UNKNOWN) for each in ids[1:]]
+        body, training = self.inner.base_model, self.training
+        states = []
+        self.eval()
+        try:
+            for share in (False, True):
+                packed = pack(sequences, place="none", vocab_size=embedding.num_embeddings, n_tokens=0, share=share).to(
+                    embedding.weight.device
+                )
+                with torch.no_grad():
+                    hidden = self.read(body, packed).last_hidden_state
+                states.append(hidden[packed.end_row, packed.end_column].float())
+        except Exception:  # an architecture raises what it likes at a mask that it does not know
+            if not states:
+                raise
+            return False
+        finally:
+            self.train(training)
+        apart, together = states
+        rounding = 1e-3 if embedding.weight.dtype == torch.float32 else 5e-2
+        return bool((together - apart).abs().max() <= rounding * apart.abs().max())
+
+    def read(self, module: nn.Module, packed: Packed, **more: Any) -> Any:
+        """One pass of the language model, or of its body, over a batch; it is given what it knows of."""
+        known = inspect.signature(self.inner.forward).parameters
+        settings = {"position_ids": packed.position_ids, **more}
+        return module(
+            input_ids=packed.input_ids,
+            attention_mask=self.attention(packed),
+            use_cache=False,
+            **{name: value for name, value in settings.items() if name in known},
+        )
+
+    def attention(self, packed: Packed) -> Tensor:
         """Attention mask of a batch: plain where no row has several branches, else who sees whom."""
-        if not shared:
-            return (segment != PAD).long()
-        seen = tree_mask(segment)
-        if self.lm.config._attn_implementation == "sdpa":
+        if not packed.shared:
+            return (packed.segment != PAD).long()
+        seen = tree_mask(packed.segment)
+        if self.inner.config._attn_implementation == "sdpa":
             return seen
-        dtype = self.lm.get_input_embeddings().weight.dtype
+        dtype = self.get_input_embeddings().weight.dtype
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
     def without_adapter(self) -> AbstractContextManager[None]:
@@ -158,15 +250,14 @@ class PersonalModel(PreTrainedModel):
             raise ConfigError("a fully tuned model does not hold what it was; load its base")
         return self.lm.disable_adapter() if self.config.tuning == "lora" else nullcontext()
 
-    # What the trainer asks of a model goes to the language model.
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> Any:
         return self.lm.get_input_embeddings()
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        self.lm.gradient_checkpointing_enable(*args, **kwargs)
-
-    def gradient_checkpointing_disable(self) -> None:
-        self.lm.gradient_checkpointing_disable()
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """Give a tied LM head the embedding's rows again, which sharding may have parted."""
+        head = self.inner.get_output_embeddings()
+        if head is not None and self.inner.config.tie_word_embeddings:
+            head.weight = self.get_input_embeddings().weight
 
     def trained(self) -> dict[str, Tensor]:
         """Parameters that training moves, and buffers of the user model, by name."""
@@ -201,13 +292,15 @@ class PersonalModel(PreTrainedModel):
         mine = {name: value for name, value in self.state_dict().items() if not name.startswith("lm.")}
         _write_tensors(folder / PERSONAL, mine)
         if self.config.tuning == "lora":
-            self.lm.save_pretrained(folder / ADAPTER)
+            # PEFT asks the hub about the base's vocabulary unless it is told not to save embeddings.
+            self.lm.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         elif self.config.tuning == "full":
             own = self.lm.get_input_embeddings()
             try:
                 if isinstance(own, PersonalEmbedding):
                     self.lm.set_input_embeddings(own.base)
-                self.lm.save_pretrained(folder / MODEL)
+                with quiet():
+                    self.lm.save_pretrained(folder / MODEL)
             finally:
                 self.lm.set_input_embeddings(own)
         write_json(folder / SETTINGS, self.settings())
@@ -233,17 +326,21 @@ class PersonalModel(PreTrainedModel):
             raise CacheError(f"{folder} does not hold a {cls.__name__}")
         config = PersonalConfig(**kept)
         config.base = base or config.base
-        full = folder / MODEL
-        lm = cls.read_base(str(full) if full.is_dir() else config.base, **settings)
+        shipped = (folder / PERSONAL).is_file()
+        for tuning, part in (("lora", ADAPTER), ("full", MODEL)):
+            if shipped and config.tuning == tuning and not (folder / part).is_dir():
+                raise CacheError(f"{folder} holds no whole model: there is no {part}/")
+        lm = cls.read_base(str(folder / MODEL) if shipped and config.tuning == "full" else config.base, **settings)
         model = cls(config, lm, make_user_tokens(**config.users))
-        if (folder / PERSONAL).is_file():
-            values = load_file(folder / PERSONAL)
+        if shipped:
+            own = {name for name in model.state_dict() if not name.startswith("lm.")}
+            values = _read_tensors(folder / PERSONAL, own)
             if config.tuning == "lora":
                 from peft.utils import load_peft_weights, set_peft_model_state_dict
 
                 set_peft_model_state_dict(model.lm, load_peft_weights(str(folder / ADAPTER), device="cpu"))
         else:
-            values = load_file(folder / CHECKPOINT)
+            values = _read_tensors(folder / CHECKPOINT, set(model.trained()))
         model.load_state_dict(values, strict=False)
         return model.eval()
 
@@ -253,14 +350,13 @@ class PersonalPolicy(PersonalModel):
 
     task = "CAUSAL_LM"
 
-    def __init__(self, config: PersonalConfig, lm: nn.Module, users: UserTokens) -> None:
+    def __init__(self, config: PersonalConfig, lm: Any, users: UserTokens) -> None:
         super().__init__(config, lm, users)
-        inner = self.lm.get_base_model() if config.tuning == "lora" else self.lm
-        inner.set_input_embeddings(PersonalEmbedding(inner.get_input_embeddings(), users))
+        self.inner.set_input_embeddings(PersonalEmbedding(lm.get_input_embeddings(), users))
 
     @staticmethod
     def read_base(base: str, **settings: Any) -> Any:
-        return AutoModelForCausalLM.from_pretrained(base, **settings)
+        return load_language_model(AutoModelForCausalLM, base, **settings)
 
     def forward(self, *, return_tokens: bool = False, **batch: Any) -> Tensor:
         """Log-probability of each sequence's response given what stands before it, in nats, (sequences,).
@@ -270,13 +366,8 @@ class PersonalPolicy(PersonalModel):
             batch: Fields of `Packed`.
         """
         packed = Packed(**batch)
-        logits = self.lm(
-            input_ids=packed.input_ids,
-            attention_mask=self.attention(packed.segment, packed.shared),
-            position_ids=packed.position_ids,
-            logits_to_keep=packed.input_ids.shape[1] - packed.first,
-            use_cache=False,
-        ).logits
+        kept = packed.input_ids.shape[1] - packed.first
+        logits = self.read(self.lm, packed, logits_to_keep=kept).logits[:, -kept:]  # some models keep all
         picked = logits[packed.target_row, packed.target_column - packed.first]
         tokens = -cross_entropy(picked.float(), packed.target, reduction="none")
         if return_tokens:
@@ -293,7 +384,7 @@ class PersonalReward(PersonalModel):
 
     task = "FEATURE_EXTRACTION"
 
-    def __init__(self, config: PersonalConfig, lm: nn.Module, users: UserTokens) -> None:
+    def __init__(self, config: PersonalConfig, lm: Any, users: UserTokens) -> None:
         if config.head not in ("linear", "late"):
             raise ConfigError(f'head is "{config.head}"; it must be linear or late')
         if config.head == "late" and users.n_tokens != 1:
@@ -301,12 +392,11 @@ class PersonalReward(PersonalModel):
         super().__init__(config, lm, users)
         if config.head == "linear":
             self.head = nn.Linear(users.dim, 1, bias=False)
-            inner = self.lm.get_base_model() if config.tuning == "lora" else self.lm
-            inner.set_input_embeddings(PersonalEmbedding(inner.get_input_embeddings(), users))
+            self.inner.set_input_embeddings(PersonalEmbedding(lm.get_input_embeddings(), users))
 
     @staticmethod
     def read_base(base: str, **settings: Any) -> Any:
-        return AutoModel.from_pretrained(base, **settings)
+        return load_language_model(AutoModel, base, **settings)
 
     @property
     def place(self) -> Place:
@@ -314,33 +404,49 @@ class PersonalReward(PersonalModel):
 
     def begin(self, vocabulary: Float[Tensor, "words dim"], generator: torch.Generator) -> None:
         """Soft tokens start in the vocabulary; a head at random, small as the model's own weights at their start."""
-        scale = getattr(self.lm.config, "initializer_range", None) or 0.02
-        with torch.no_grad():
-            if self.config.head == "late":
-                for name, value in self.users.named_parameters():
-                    if name in ("generic", "blocks"):
-                        value.copy_(scale * torch.randn(value.shape, generator=generator))
-                    elif name == "logit":
-                        value.copy_(torch.randn(value.shape, generator=generator))
-            else:
-                start(self.users, vocabulary, generator)
-                self.head.weight.copy_(scale * torch.randn(self.head.weight.shape, generator=generator))
+        small = normal(getattr(self.inner.config, "initializer_range", None) or 0.02, generator)
+        if self.config.head == "late":
+            start(self.users, small, generator)
+        else:
+            start(self.users, from_vocabulary(vocabulary, generator), generator)
+            with torch.no_grad():
+                self.head.weight.copy_(small(self.head.weight.shape))
 
     def forward(self, **batch: Any) -> Float[Tensor, " sequences"]:
         """Reward of each sequence for its user; `batch` are the fields of `Packed`."""
         packed = Packed(**batch)
-        hidden = self.lm(
-            input_ids=packed.input_ids,
-            attention_mask=self.attention(packed.segment, packed.shared),
-            position_ids=packed.position_ids,
-            use_cache=False,
-        ).last_hidden_state[packed.end_row, packed.end_column]
+        hidden = self.read(self.lm, packed).last_hidden_state[packed.end_row, packed.end_column]
         if self.config.head == "linear":
             return self.head(hidden.to(self.head.weight.dtype))[packed.branch, 0]
         vectors = self.users(packed.user)[:, 0]
         return (hidden.to(vectors.dtype)[packed.branch] * vectors).sum(-1)
 
 
+def _with_lora(lm: Any, settings: dict[str, Any]) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    turned = any(isinstance(each, Conv1D) for each in lm.modules())  # GPT-2 keeps its matrices transposed
+    with warnings.catch_warnings():
+        # PEFT asks for the attribute by the name that transformers is leaving.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        return get_peft_model(lm, LoraConfig(**{"fan_in_fan_out": turned, **settings}))
+
+
 def _write_tensors(path: Path, values: dict[str, Tensor]) -> None:
     with replacing(path) as part:
         save_file({name: value.detach().cpu().contiguous() for name, value in values.items()}, part)
+
+
+def _read_tensors(path: Path, names: Set[str]) -> dict[str, Tensor]:
+    """Read tensors and check that they are those of these names.
+
+    Raises:
+        CacheError: There is no such file, or others are there.
+    """
+    if not path.is_file():
+        raise CacheError(f"{path.parent} holds no personal model: there is no {path.name}")
+    values = load_file(path)
+    if values.keys() != names:
+        wrong = sorted(names ^ values.keys())[0]
+        raise CacheError(f"{path} {'has no' if wrong in names else 'has an unknown'} tensor {wrong}")
+    return values

@@ -17,6 +17,7 @@ Kinds:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -135,6 +136,24 @@ class ClusterTokens(UserTokens):
     def tables(self) -> list[nn.Parameter]:
         return [] if self.hard else [self.logit]
 
+    def assign(self, cluster: Int[Tensor, " users"]) -> None:
+        """Put every user into a cluster (`hard`).
+
+        Raises:
+            ConfigError: Users share the clusters softly, one has no cluster here, or the number of users is another.
+        """
+        if not self.hard:
+            raise ConfigError("users mix the clusters; make the user model with hard=True to assign them")
+        if len(cluster) != self.n_users:
+            raise ConfigError(f"{len(cluster)} clusters for {self.n_users} users; give one for each")
+        if ((cluster < 0) | (cluster >= self.n_clusters)).any():
+            wrong = int(((cluster < 0) | (cluster >= self.n_clusters)).nonzero()[0])
+            raise ConfigError(
+                f"user {wrong} is in cluster {int(cluster[wrong])}; it must be 0 to {self.n_clusters - 1}",
+                hint="a user without a cluster is nobody that the model knows: leave the name out of user_ids",
+            )
+        self.cluster.copy_(cluster)
+
 
 class BasisTokens(UserTokens):
     """e_0 + sum_r w_ur V_r: each user is `rank` numbers."""
@@ -179,6 +198,19 @@ class TextTokens(UserTokens):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "width": self.width}
 
+    def describe(self, rows: Float[Tensor, "users width"]) -> None:
+        """Say what is known of every user (`pluralign.language_models.descriptions` makes such rows).
+
+        Raises:
+            ConfigError: There is not one row of `width` numbers for each user.
+        """
+        if rows.shape != self.described.shape:
+            raise ConfigError(
+                f"descriptions are {tuple(rows.shape)}, and the user model is for {tuple(self.described.shape)}: "
+                "users, numbers for each"
+            )
+        self.described.copy_(rows)
+
 
 KINDS: dict[str, type[UserTokens]] = {
     each.kind: each for each in (UniformTokens, IndividualTokens, ClusterTokens, BasisTokens, TextTokens)
@@ -207,17 +239,35 @@ def make_user_tokens(kind: str, **settings: Any) -> UserTokens:
         raise ConfigError(f"user model {kind}: {error}") from None
 
 
-def start(users: UserTokens, vocabulary: Float[Tensor, "words dim"], generator: torch.Generator) -> None:
-    """Fill e_0 and the shared blocks with rows drawn from the vocabulary (P-RLHF, appendix: faster than random).
+Draw = Callable[[torch.Size], Tensor]
+"""Shape -> where rows of that shape start, their width last."""
 
-    Tables of users stay zero, so every user of the individual, basis and text kinds starts as the generic one. The
+
+def from_vocabulary(vocabulary: Float[Tensor, "words dim"], generator: torch.Generator) -> Draw:
+    """Rows of the vocabulary at random (P-RLHF, appendix: training is faster than from random numbers)."""
+
+    def draw(shape: torch.Size) -> Tensor:
+        return vocabulary[torch.randint(len(vocabulary), shape[:-1], generator=generator).to(vocabulary.device)]
+
+    return draw
+
+
+def normal(scale: float, generator: torch.Generator) -> Draw:
+    """Numbers from N(0, scale^2)."""
+    return lambda shape: scale * torch.randn(shape, generator=generator)
+
+
+def start(users: UserTokens, draw: Draw, generator: torch.Generator) -> None:
+    """Fill e_0 and the shared blocks.
+
+    Tables of users stay zero, so every user of the individual, basis and text kinds starts as the generic one (of the
+    basis kind the weights move in the first step, and the blocks, whose gradient they scale, from the second). The
     clusters' logits are drawn from N(0, 1) as released: equal ones would keep users and blocks equal for ever.
     """
     with torch.no_grad():
         for name, value in users.named_parameters():
             if name in ("generic", "blocks") and value.numel():
-                rows = torch.randint(len(vocabulary), value.shape[:-1], generator=generator)
-                value.copy_(vocabulary[rows.to(vocabulary.device)])
+                value.copy_(draw(value.shape))
             elif name == "logit":
                 value.copy_(torch.randn(value.shape, generator=generator))
 
@@ -232,6 +282,8 @@ __all__ = [
     "TextTokens",
     "UniformTokens",
     "UserTokens",
+    "from_vocabulary",
     "make_user_tokens",
+    "normal",
     "start",
 ]

@@ -49,8 +49,8 @@ def item_values(
     apart = found[:, 1] if model.place == "before" else np.zeros(len(found))
     order = np.lexsort((found[:, 1], found[:, 0], apart, prompt, tokens.prompts.length[prompt]))
     values = np.empty(len(found))
-    embedding, before = model.get_input_embeddings(), model.training
-    size = embedding.num_embeddings if hasattr(embedding, "num_embeddings") else len(embedding.weight)
+    embedding: Any = model.get_input_embeddings()
+    before = model.training
     model.eval()
     try:
         with torch.no_grad():
@@ -59,7 +59,7 @@ def item_values(
                 packed = pack(
                     [tokens.sequence(i, u) for i, u in pairs],
                     place=model.place,
-                    vocab_size=size,
+                    vocab_size=embedding.num_embeddings,
                     n_tokens=model.users.n_tokens,
                 )
                 said = model(**packed.to(embedding.weight.device).tensors())
@@ -110,7 +110,7 @@ def policy_reference(
         if not model.config.base:
             raise ConfigError("a fully tuned policy that names no base has no reference", hint="give `reference`")
         plain = PersonalConfig(base=model.config.base, tuning="frozen")
-        model = PersonalPolicy.make(plain, dtype=model.get_input_embeddings().weight.dtype).to(model.device)
+        model = PersonalPolicy.make(plain, dtype=model.dtype).to(model.device)
     return reference_log_probs(model, tokens, cache=cache, batch_tokens=batch_tokens, progress=False)
 
 

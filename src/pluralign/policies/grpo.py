@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,12 +66,12 @@ def reinforce(
     if policy.model.config.tuning != "lora":
         raise ConfigError(f'tuning is "{policy.model.config.tuning}"; an adapter is trained (lora)')
     try:
-        from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+        trl: Any = import_module("trl")
     except ImportError:
         raise ConfigError("TRL is not installed", hint="pip install pluralign[grpo]") from None
     from datasets import Dataset
 
-    make_config, make_trainer = {"grpo": (GRPOConfig, GRPOTrainer), "rloo": (RLOOConfig, RLOOTrainer)}[method]
+    make_config, make_trainer = getattr(trl, f"{method.upper()}Config"), getattr(trl, f"{method.upper()}Trainer")
     on_cpu = not torch.cuda.is_available()
     defaults = {"report_to": "none", "save_strategy": "no", "bf16": not on_cpu, "use_cpu": on_cpu}
     args = make_config(output_dir=str(output_dir), beta=beta, **{**defaults, **settings})

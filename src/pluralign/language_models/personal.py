@@ -17,7 +17,7 @@ from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,8 @@ from pluralign.language_models.user_tokens import (
     start,
 )
 
+Model = TypeVar("Model", bound="PersonalModel")
+Model = TypeVar("Model", bound="PersonalModel")
 Tuning: TypeAlias = Literal["lora", "full", "frozen"]
 Head: TypeAlias = Literal["linear", "late"]
 SETTINGS, PERSONAL, ADAPTER, MODEL, CHECKPOINT = (
@@ -126,7 +128,7 @@ class PersonalModel(PreTrainedModel):
         raise NotImplementedError
 
     @classmethod
-    def make(cls, config: PersonalConfig, *, seed: int = 0, lm: Any = None, **settings: Any) -> Self:
+    def make(cls: type[Model], config: PersonalConfig, *, seed: int = 0, lm: Any = None, **settings: Any) -> Model:
         """A model at the start of its training.
 
         Args:
@@ -306,7 +308,7 @@ class PersonalModel(PreTrainedModel):
         write_json(folder / SETTINGS, self.settings())
 
     @classmethod
-    def load(cls, folder: str | Path, *, base: str | None = None, **settings: Any) -> Self:
+    def load(cls: type[Model], folder: str | Path, *, base: str | None = None, **settings: Any) -> Model:
         """Read what `save` or a training checkpoint holds.
 
         Args:

@@ -113,13 +113,11 @@ def pack(
         longest: Most positions that the model has.
 
     Raises:
-        ConfigError: There are no sequences, or `place` is unknown.
+        ConfigError: There are no sequences.
         DataError: Nothing stands before a response's first token, a response is empty, or a sequence is too long.
     """
     if not sequences:
         raise ConfigError("there are no sequences to pack")
-    if place not in ("before", "after", "none"):
-        raise ConfigError(f'place is "{place}"; it must be before, after or none')
     if place == "none" or not n_tokens:
         place, n_tokens = "none", 0
 

@@ -224,11 +224,7 @@ def _read(text: str, chat: bool) -> str | Messages:
 
 
 def _check_responses(comparisons: Comparisons, responses: dict[int, str | Messages]) -> None:
-    empty = [
-        item
-        for item, each in responses.items()
-        if not (each if isinstance(each, str) else "".join(str(m.get("content") or m) for m in each)).strip()
-    ]
+    empty = [item for item, each in responses.items() if _says_nothing(each)]
     if empty:
         rows = np.isin(comparisons.chosen, empty), np.isin(comparisons.rejected, empty)
         row = int(np.flatnonzero(rows[0] | rows[1])[0])
@@ -239,7 +235,13 @@ def _check_responses(comparisons: Comparisons, responses: dict[int, str | Messag
         )
 
 
-def _prompts(tokenizer: Any, prompts: List[str | Messages]) -> Iterator[list[int]]:
+def _says_nothing(response: str | Messages) -> bool:
+    if isinstance(response, str):
+        return not response.strip()
+    return all(not each["content"].strip() and set(each) <= {"role", "content"} for each in response)
+
+
+def _prompts(tokenizer: Any, prompts: List[Any]) -> Iterator[list[int]]:
     """Ids of prompts."""
     for first in range(0, len(prompts), BATCH):
         block = prompts[first : first + BATCH]
@@ -250,12 +252,13 @@ def _prompts(tokenizer: Any, prompts: List[str | Messages]) -> Iterator[list[int
             yield ids or _beginning(tokenizer)
 
 
-def _responses(tokenizer: Any, items: List[tuple[str | Messages, list[int], str | Messages]]) -> Iterator[list[int]]:
+def _responses(tokenizer: Any, items: List[tuple[Any, list[int], Any]]) -> Iterator[list[int]]:
     """Ids of responses, each given by its prompt, the prompt's ids and itself."""
     for first in range(0, len(items), BATCH):
         block = items[first : first + BATCH]
         chat = not isinstance(block[0][0], str)
-        whole, rest = [], []
+        whole: list[str] = []  # prompts and responses, and the responses by themselves
+        rest: list[str] = []
         for prompt, _, response in block:
             if chat:
                 before = _render(tokenizer, prompt, prompt=True)
@@ -269,9 +272,8 @@ def _responses(tokenizer: Any, items: List[tuple[str | Messages, list[int], str 
             whole.append(text)
         lists = _encode(tokenizer, whole, special=not chat)
         goes_on = [ids[: len(before)] == before for (_, before, _), ids in zip(block, lists, strict=True)]
-        apart = iter(
-            _encode(tokenizer, [text for text, on in zip(rest, goes_on, strict=True) if not on], special=False)
-        )
+        alone = [text for text, on in zip(rest, goes_on, strict=True) if not on]
+        apart = iter(_encode(tokenizer, alone, special=False))
         for (_, before, _), ids, on in zip(block, lists, goes_on, strict=True):
             yield ids[len(before) :] if on else next(apart)
 

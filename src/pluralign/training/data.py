@@ -11,7 +11,7 @@ expectation at half the cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pluralign.errors import ConfigError
-from pluralign.language_models.packing import Place, Sequence, pack
+from pluralign.language_models.packing import Sequence, pack
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.users import UNKNOWN
 
@@ -216,18 +216,14 @@ class PairCollator:
     The model's outputs stand in the order of `reference`.
 
     Attributes:
-        place: Where the user's tokens stand.
-        vocab_size: Number of ordinary ids.
-        n_tokens: Tokens per user.
+        layout: What `pack` needs to know of the model.
         alpha: Weight of the personal term in the mixture.
         mixture: Whether both terms are there or one that was drawn.
         impersonal: Whether all users are one, so that both terms are the same and one is enough.
         share: Whether rows are shared; None where it saves enough.
     """
 
-    place: Place
-    vocab_size: int
-    n_tokens: int
+    layout: Mapping[str, Any]
     alpha: float = 1.0
     mixture: Mixture = "exact"
     impersonal: bool = False
@@ -249,7 +245,7 @@ class PairCollator:
             each if whose else replace(each, user=UNKNOWN)
             for each, whose in zip([*firsts, *seconds], [*personal, *personal], strict=True)
         ]
-        packed = pack(sequences, place=self.place, vocab_size=self.vocab_size, n_tokens=self.n_tokens, share=self.share)
+        packed = pack(sequences, share=self.share, **self.layout)
         at = torch.tensor(pair)
         reference = torch.tensor([each.reference for each in pairs])
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from pluralign.users import UNKNOWN
 
 logger = logging.getLogger(__name__)
 SHARD = 4096  # items
+MOST_OF_ONE_PROMPT = 16  # what shares a row attends over all of it, which soon costs more than reading the prompt again
 VERSION = 1
 
 
@@ -78,8 +81,7 @@ def reference_log_probs(
             for shard in shards:
                 values[shard] = _compute(model, tokens, shard, batch_tokens, bar)
         return values
-    base = model_key(model)
-    folder = Path(cache) / base
+    folder = Path(cache) / model_key(model)
     paths = [folder / f"{shard_key(tokens, shard)}.safetensors" for shard in shards]
     mine = [i for i in range(len(shards)) if i % world == rank]
     found = {i: kept for i in mine if (kept := _read(paths[i], len(shards[i]))) is not None}
@@ -101,8 +103,7 @@ def reference_log_probs(
     for i, (path, shard) in enumerate(zip(paths, shards, strict=True)):
         kept = found[i] if i in found else _read(path, len(shard))
         if kept is None:  # written on a disk that this process does not see
-            with tqdm(disable=True) as bar:
-                kept = _compute(model, tokens, shard, batch_tokens, bar)
+            kept = _compute(model, tokens, shard, batch_tokens, tqdm(disable=True))
         values[shard] = kept
     return values
 
@@ -128,7 +129,8 @@ def base_parameters(model: Any) -> dict[str, nn.Parameter]:
 
 
 def _plain_settings(model: Any) -> dict[str, Any]:
-    return {k: v for k, v in model.lm.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    unrelated = ("_name_or_path", "transformers_version", "architectures", "use_cache")
+    return {name: value for name, value in model.inner.config.to_dict().items() if name not in unrelated}
 
 
 def shard_key(tokens: PreferenceTokens, items: np.ndarray) -> str:
@@ -158,34 +160,30 @@ def _read(path: Path, n: int) -> np.ndarray | None:
 def _compute(model: Any, tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int, bar: Any) -> np.ndarray:
     values = np.empty(len(items), dtype=np.float32)
     device = model.get_input_embeddings().weight.device
-    vocab_size = model.get_input_embeddings().num_embeddings
+    layout = {**model.layout, "place": "none", "n_tokens": 0}
     training = model.training
     model.eval()
-    done = 0
-    with torch.no_grad(), model.without_adapter() if model.config.tuning != "full" else torch.no_grad():
-        for rows in _batches(tokens, items, batch_tokens):
-            packed = pack(
-                [tokens.sequence(int(item), UNKNOWN) for item in items[rows]],
-                place="none",
-                vocab_size=vocab_size,
-                n_tokens=0,
-            )
-            values[rows] = model(**packed.to(device).tensors()).float().cpu().numpy()
-            done += len(rows)
-            bar.update(len(rows))
-    model.train(training)
+    try:
+        with torch.no_grad(), nullcontext() if model.config.tuning == "full" else model.without_adapter():
+            for rows in item_batches(tokens, items, batch_tokens):
+                packed = pack([tokens.sequence(int(item), UNKNOWN) for item in items[rows]], **layout).to(device)
+                values[rows] = model(**packed.tensors()).float().numpy(force=True)
+                bar.update(len(rows))
+    finally:
+        model.train(training)
     return values
 
 
-def _batches(tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Runs of items, (n,) each, of at most `batch_tokens` tokens if each lay in a row of its own."""
-    length = tokens.prompts.length[tokens.prompt[items]] + tokens.responses.length[items]
-    batches, first = [], 0
-    longest = 0
+def item_batches(tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Runs of items, (n,) each, of at most `batch_tokens` tokens if each lay in a row of its own, few of one prompt."""
+    prompt = tokens.prompt[items]
+    length = tokens.prompts.length[prompt] + tokens.responses.length[items]
+    first, same, longest = 0, 0, 0
     for i, each in enumerate(length.tolist()):
-        if i > first and max(longest, each) * (i + 1 - first) > batch_tokens:
-            batches.append(np.arange(first, i))
-            first, longest = i, 0
+        same = same + 1 if i > first and prompt[i] == prompt[i - 1] else 1
         longest = max(longest, each)
-    batches.append(np.arange(first, len(items)))
-    return batches
+        if i > first and (longest * (i + 1 - first) > batch_tokens or same > MOST_OF_ONE_PROMPT):
+            yield np.arange(first, i)
+            first, same, longest = i, 1, each
+    if len(items):
+        yield np.arange(first, len(items))

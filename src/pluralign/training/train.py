@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError, DataError
 from pluralign.files import plain, write_json
+from pluralign.language_models.loading import check_tokenizer, load_tokenizer
 from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy, PersonalReward
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
+from pluralign.language_models.user_tokens import ClusterTokens
+from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.data import PairDataset
 from pluralign.training.reference import default_cache_dir, reference_log_probs, shard_key
 from pluralign.training.settings import PolicySettings, RewardSettings, Settings, changed
@@ -41,6 +44,7 @@ ARGUMENTS: dict[str, Any] = {
     "logging_steps": 10,
     "save_total_limit": 2,
     "report_to": "none",
+    "dataloader_pin_memory": torch.cuda.is_available(),
 }
 
 
@@ -80,7 +84,7 @@ def train_reward(
     """
     settings = changed(RewardSettings() if settings is None else settings, changes)
     arguments = make_arguments(args, out)
-    tokenizer, tokens = prepare(comparisons, base, settings)
+    tokenizer, tokens = prepare(comparisons, base, settings, loading)
     model = PersonalReward.make(
         make_config(base, tokens.user_ids, settings, head=settings.head), seed=settings.seed, **(loading or {})
     )
@@ -131,7 +135,7 @@ def train_policy(
     """
     settings = changed(PolicySettings() if settings is None else settings, changes)
     arguments = make_arguments(args, out)
-    tokenizer, tokens = prepare(comparisons, base, settings)
+    tokenizer, tokens = prepare(comparisons, base, settings, loading)
     model = PersonalPolicy.make(make_config(base, tokens.user_ids, settings), seed=settings.seed, **(loading or {}))
     place_users(model, settings.users)
     model.to(arguments.device)
@@ -172,6 +176,7 @@ def train(
     Raises:
         ConfigError: `out` or the checkpoints' folder holds a run with other settings or data.
     """
+    check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
     trainer = PreferenceTrainer(model, args, settings, train=data, eval=eval, callbacks=callbacks)
     checkpoints = Path(args.output_dir)
     note = run_key(model, data, settings, args)
@@ -182,8 +187,13 @@ def train(
     if args.should_save:
         folder = Path(out)
         model.eval()
-        model.save(folder)
-        tokenizer.save_pretrained(folder / TOKENIZER)
+        if isinstance(model, PersonalReward):
+            TransformerReward(
+                model=model, tokenizer=tokenizer, max_prompt=settings.max_prompt, max_response=settings.max_response
+            ).save(folder)
+        else:
+            model.save(folder)
+            tokenizer.save_pretrained(folder / TOKENIZER)
         write_json(folder / "training.json", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
     return trainer
@@ -196,9 +206,9 @@ def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str 
         ConfigError: There is no such field.
     """
     if isinstance(args, TrainingArguments):
-        args = copy.copy(args)
-        args.remove_unused_columns = False
-        return args
+        mine = copy.copy(args)
+        mine.remove_unused_columns = False
+        return mine
     given = {"output_dir": str(Path(out) / CHECKPOINTS), **ARGUMENTS, **(args or {}), "remove_unused_columns": False}
     try:
         return TrainingArguments(**given)
@@ -206,11 +216,14 @@ def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str 
         raise ConfigError(f"training arguments: {error}") from None
 
 
-def prepare(comparisons: Comparisons, base: str | Path, settings: Settings) -> tuple[Any, PreferenceTokens]:
+def prepare(
+    comparisons: Comparisons, base: str | Path, settings: Settings, loading: Mapping[str, Any] | None = None
+) -> tuple[Any, PreferenceTokens]:
     """The base's tokenizer and what it makes of comparisons, users without a row left out."""
     if not len(comparisons):
         raise DataError("there are no comparisons to learn from")
-    tokenizer = AutoTokenizer.from_pretrained(str(base))
+    source = {name: value for name, value in (loading or {}).items() if name in ("revision", "trust_remote_code")}
+    tokenizer = load_tokenizer(base, **source)
     present = [comparisons.user_ids[i] for i in np.unique(comparisons.user)]
     return tokenizer, _tokens(comparisons, tokenizer, settings, present)
 
@@ -247,7 +260,7 @@ def place_users(model: PersonalModel, users: Mapping[str, Any]) -> None:
         ConfigError: A user has none, or the user model takes none.
     """
     for name, buffer in (("assignment", "cluster"), ("described", "described")):
-        target = getattr(model.users, buffer, None)
+        target: Any = getattr(model.users, buffer, None)
         if (name in users) != isinstance(target, torch.Tensor):
             what = "needs" if target is not None else "has no"
             raise ConfigError(f"user model {model.users.kind} {what} {name}")
@@ -257,7 +270,7 @@ def place_users(model: PersonalModel, users: Mapping[str, Any]) -> None:
         if missing:
             raise ConfigError(f"users {missing[:10]} have no {name}")
         values = torch.as_tensor(np.array([users[name][user] for user in model.user_ids]))
-        if name == "assignment" and len(values) and not 0 <= values.min() <= values.max() < model.users.n_clusters:
+        if isinstance(model.users, ClusterTokens) and not ((values >= 0) & (values < model.users.n_clusters)).all():
             raise ConfigError(f"clusters are numbered from 0 to {model.users.n_clusters - 1}")
         target.copy_(values.reshape(target.shape))
 

@@ -11,6 +11,7 @@ The Trainer's checkpoints hold weights as safetensors, and the optimizer's state
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArgum
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.personal import PersonalModel
+from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.language_models.user_tokens import UserTokens
 from pluralign.training.data import PairCollator, PairDataset, StepLoader, StepSampler
 from pluralign.training.objectives import PER_TOKEN, preference_loss
@@ -100,11 +102,12 @@ class PreferenceTrainer(Trainer):
         for value in model.parameters():
             if not value.numel():
                 value.requires_grad_(False)  # of no token: processes that train together would wait for its gradient
-        embedding = model.get_input_embeddings()
+        layout = model.layout
+        for part in (train, eval):
+            if part is not None:
+                check_lengths(part.tokens, layout)
         collator = PairCollator(
-            place=model.place,
-            vocab_size=embedding.num_embeddings,
-            n_tokens=model.users.n_tokens,
+            layout=layout,
             alpha=settings.alpha,
             mixture=settings.mixture,
             impersonal=self.impersonal,
@@ -265,6 +268,23 @@ class PreferenceTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model).users
 
 
+def check_lengths(tokens: PreferenceTokens, layout: Mapping[str, Any]) -> None:
+    """Check that every compared sequence fits into the model, before the first of them is met.
+
+    Raises:
+        DataError: One does not.
+    """
+    items = np.unique(np.concatenate([tokens.chosen, tokens.rejected]))
+    length = tokens.prompts.length[tokens.prompt[items]] + layout["n_tokens"] + tokens.responses.length[items]
+    longest = layout["longest"]
+    if longest is not None and (length > longest).any():
+        raise DataError(
+            f"{int((length > longest).sum()):,} of {len(items):,} sequences have more than the {longest} tokens that "
+            f"the model reads; the longest has {length.max()}",
+            hint="set max_prompt and max_response so that their sum and the user's tokens fit",
+        )
+
+
 def hits(margin: Tensor, outcome: Tensor) -> Tensor:
     """1 where a margin has the sign of what was preferred, 0.5 where it is 0."""
     return torch.where(margin == 0, 0.5, ((margin > 0) == (outcome > 0.5)).to(margin.dtype))
@@ -276,4 +296,4 @@ def disable_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment]

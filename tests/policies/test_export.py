@@ -196,6 +196,7 @@ def test_export_leaves_the_policy_as_it_was(make_policy, tmp_path):
     assert policy.model.config.base == policy.model.lm.peft_config["default"].base_model_name_or_path
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's use of transformers
 def test_adapters_of_clusters_load_beside_one_another(make_policy, bases, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -261,5 +262,5 @@ def test_faults_are_named(make_policy, tmp_path):
         export_adapters({"a": make_policy()}, tmp_path)
     with pytest.raises(ConfigError, match='the tuning of a is "frozen"'):
         export_adapters({"a": make_policy(tuning="frozen", **plain)}, tmp_path)
-    with pytest.raises(ConfigError, match='"../a" cannot name a folder'):
+    with pytest.raises(ConfigError, match=r'"\.\./a" cannot name a folder'):
         export_adapters({"../a": make_policy(**plain)}, tmp_path)

@@ -1,12 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pluralign.errors import ConfigError
+from pluralign.features import Item, Standardizer, make_encoder
 from pluralign.policies.generation import generate
 from pluralign.policies.grpo import reinforce, rewards_of_clusters, train_adapters
 from pluralign.policies.policy import Policy
 from pluralign.policies.reward_callable import reward_function
+from pluralign.rewards import LinearReward
+from pluralign.users import Clusters, Pooled
 
 SETTINGS = {
     "max_completion_length": 6,
@@ -93,20 +98,24 @@ def test_one_adapter_per_cluster_learns_what_its_cluster_likes(bases, make_polic
 
 
 def test_clusters_of_a_linear_reward_become_users():
-    from pluralign.populations import simulate
-    from pluralign.studies.fitting import fit
-
-    comparisons = simulate(n_users=8, comparisons_per_user=20, n_prompts=20, n_clusters=2, seed=1).comparisons
-    reward = fit(comparisons, users="cluster", clusters=2, soft=False, ridge=1.0, starts=2).reward
+    encoder = make_encoder("style")
+    prompts, responses = ["Why?"] * 4, ["Because!", "I think so.", "No.", "Perhaps it is late?"]
+    scale = Standardizer.fit(encoder.encode([Item(*each) for each in zip(prompts, responses, strict=True)]))
+    theta = torch.randn(2, len(scale.columns), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    users = Clusters(
+        theta=theta,
+        shares=torch.tensor([0.25, 0.75], dtype=torch.float64),
+        membership=torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], dtype=torch.float64),
+        soft=True,
+    )
+    reward = LinearReward(users=users, user_ids=("ann", "bob", "cy"), encoder=encoder, standardizer=scale)
     clusters = rewards_of_clusters(reward)
     assert clusters.user_ids == ("0", "1")
-    member = reward.users.membership.argmax(1).tolist()
-    asked = ["Why?"] * 8, ["Because!"] * 8
-    mine, sd = clusters.score(*asked, [str(k) for k in member])
-    np.testing.assert_allclose(mine, reward.score(*asked, reward.user_ids)[0], rtol=1e-5)
-    assert (sd == 0).all()
-    assert len(set(mine.round(4))) == 2
-    pooled = fit(comparisons, users="pooled", ridge=1.0).reward
+    for cluster, user in (("0", "bob"), ("1", "ann"), (None, None)):
+        mine, sd = clusters.score(prompts, responses, [cluster] * 4)
+        np.testing.assert_allclose(mine, reward.score(prompts, responses, [user] * 4)[0], rtol=1e-9)
+        assert cluster is None or (sd == 0).all()
+    pooled = replace(reward, users=Pooled(theta=theta[0], n_users=3))
     with pytest.raises(ConfigError, match='the users are of kind "pooled", which has no clusters'):
         rewards_of_clusters(pooled)
 

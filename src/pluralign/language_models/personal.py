@@ -42,7 +42,6 @@ from pluralign.language_models.user_tokens import (
 )
 
 Model = TypeVar("Model", bound="PersonalModel")
-Model = TypeVar("Model", bound="PersonalModel")
 Tuning: TypeAlias = Literal["lora", "full", "frozen"]
 Head: TypeAlias = Literal["linear", "late"]
 SETTINGS, PERSONAL, ADAPTER, MODEL, CHECKPOINT = (

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any, Literal, final
+from typing import Any, final
+
+import numpy as np
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.policies.generation import generate
@@ -85,7 +87,9 @@ def choose_best(
         [text for row in candidates for text in row],
         [user for user in users for _ in range(n)],
     ).reshape(-1, n)
-    return BestOfN(candidates=[list(row) for row in candidates], rewards=values, best=values.argmax(axis=1))
+    return BestOfN(
+        candidates=[list(row) for row in candidates], rewards=values, best=values.argmax(axis=1).astype(np.int32)
+    )
 
 
 def best_of_n(
@@ -95,7 +99,7 @@ def best_of_n(
     users: Sequence[str | None],
     *,
     n: int = 16,
-    written_for: Literal["user", "nobody"] = "user",
+    written_for: str = "user",
     **generation: Any,
 ) -> BestOfN:
     """Write n candidates for each prompt and choose the best for its user.

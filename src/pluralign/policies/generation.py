@@ -12,6 +12,7 @@ tokens and what was written. Random numbers belong to a sequence, not to a batch
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,13 +165,13 @@ def _check(
 
 def _room(policy: Policy, max_new_tokens: int, max_prompt: int | None) -> int | None:
     """Most tokens of a prompt."""
-    limit = getattr(policy.model.lm.config, "max_position_embeddings", None)
+    limit = getattr(policy.model.inner.config, "max_position_embeddings", None)
     if limit is not None:
         limit -= max_new_tokens + policy.model.users.n_tokens
         if limit < 1:
             raise ConfigError(
                 f"max_new_tokens is {max_new_tokens}, which leaves no room for a prompt: the model reads "
-                f"{policy.model.lm.config.max_position_embeddings} tokens"
+                f"{policy.model.inner.config.max_position_embeddings} tokens"
             )
     if max_prompt is not None and max_prompt < 1:
         raise ConfigError(f"max_prompt is {max_prompt}; it must be at least 1")
@@ -231,7 +232,7 @@ def _processors(
 
 def _ends(policy: Policy) -> frozenset[int]:
     """Ids that end a response: the model's, of which there may be several, and the tokenizer's."""
-    own = getattr(getattr(policy.model.lm, "generation_config", None), "eos_token_id", None)
+    own = getattr(policy.model.inner.generation_config, "eos_token_id", None)
     several = own if isinstance(own, list | tuple) else [own]
     return frozenset(each for each in (*several, policy.tokenizer.eos_token_id) if each is not None)
 
@@ -250,22 +251,23 @@ def _write(
     from transformers import DynamicCache
 
     lm = policy.model.lm
+    known = inspect.signature(policy.model.inner.forward).parameters  # ALiBi has no positions, say
     device = policy.embedding.weight.device
     number: dict[Any, int] = {}
     row = [number.setdefault(job.prefix if share else i, len(number)) for i, job in enumerate(jobs)]
     prefixes = [jobs[row.index(r)].prefix for r in range(len(number))]
     ids, mask = _left_padded(prefixes, device)
-    cache = DynamicCache(config=lm.config)
+    cache = DynamicCache(config=policy.model.inner.config)
 
     def read(tokens: Int[Tensor, "rows new"], position: Int[Tensor, "rows new"]) -> Float[Tensor, "rows words"]:
         """Logits after tokens that every row goes on with."""
+        more = {"position_ids": position, "logits_to_keep": 1}
         output = lm(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=position,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            **{name: value for name, value in more.items() if name in known},
         )
         return output.logits[:, -1].float()
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -33,7 +33,7 @@ def reinforce(
     *,
     beta: float,
     output_dir: str | Path,
-    method: Literal["grpo", "rloo"] = "grpo",
+    method: str = "grpo",
     columns: Mapping[str, Sequence[Any]] | None = None,
     **settings: Any,
 ) -> list[dict[str, float]]:
@@ -45,7 +45,7 @@ def reinforce(
         reward: From `reward_function`, or any reward function of TRL.
         beta: Weight of the KL divergence from the policy as it is now.
         output_dir: Where TRL writes its checkpoints.
-        method: Which of TRL's trainers.
+        method: Which of TRL's trainers, "grpo" or "rloo".
         columns: Further columns for the reward function ("user"), one value per prompt.
         settings: Of `trl.GRPOConfig` or `trl.RLOOConfig`.
 

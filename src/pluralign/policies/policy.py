@@ -13,6 +13,7 @@ import torch
 
 from pluralign.comparisons.chats import read_chat
 from pluralign.errors import CacheError, ConfigError, DataError
+from pluralign.language_models.loading import check_tokenizer, load_tokenizer
 from pluralign.language_models.packing import Sequence as Tokens
 from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalPolicy
@@ -50,6 +51,9 @@ class Policy:
 
     model: PersonalPolicy
     tokenizer: Any
+
+    def __post_init__(self) -> None:
+        check_tokenizer(self.tokenizer, self.embedding.num_embeddings)
 
     @property
     def user_ids(self) -> tuple[str, ...]:
@@ -103,17 +107,11 @@ class Policy:
             sequences.append(Tokens(prompt=tuple(ids[0]), response=tuple(ids[1]), user=user))
         # What has one prompt shares a row, and rows of one batch have about one length.
         order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i].prompt), sequences[i].prompt))
-        embedding = self.embedding
         result = np.empty(len(sequences))
         with reading(self.model):
             for first in range(0, len(order), batch_size):
                 block = order[first : first + batch_size]
-                packed = pack(
-                    [sequences[i] for i in block],
-                    place=self.model.place,
-                    vocab_size=embedding.num_embeddings,
-                    n_tokens=self.model.users.n_tokens,
-                ).to(embedding.weight.device)
+                packed = pack([sequences[i] for i in block], **self.model.layout).to(self.embedding.weight.device)
                 result[block] = self.model(**packed.tensors()).double().numpy(force=True)
         return result
 
@@ -135,12 +133,10 @@ class Policy:
         Raises:
             CacheError: The folder holds no policy.
         """
-        from transformers import AutoTokenizer
-
         model = PersonalPolicy.load(folder, base=base, **settings)
         if not (Path(folder) / TOKENIZER).is_dir():
             raise CacheError(f"{folder} holds no tokenizer: there is no {TOKENIZER}/")
-        return cls(model, AutoTokenizer.from_pretrained(Path(folder) / TOKENIZER))
+        return cls(model, load_tokenizer(Path(folder) / TOKENIZER))
 
 
 def cluster_index(model: PersonalPolicy, number: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pluralign.policies.policy import Prompt, read_prompt
 from pluralign.types import FloatArray
 
 
+@runtime_checkable
 class Reward(Protocol):
     """Scores responses for users: `LinearReward`, `TransformerReward`."""
 

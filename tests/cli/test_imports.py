@@ -20,6 +20,10 @@ COMMANDS = {
     "interview": ("--answers", "--user", "--questions", "--method", "--epsilon", "--out", "--seed", "--json"),
     "simulate": ("--kind", "--users", "--clusters", "--noise", "--shares", "--features", "--choices", "--json"),
     "datasets": ("--json",),
+    "train-reward": ("--base", "--users", "--head", "--alpha", "--config", "--set", "--hold-out", "--fresh", "--json"),
+    "train-dpo": ("--base", "--users", "--beta", "--clusters-from", "--place", "--tuning", "--out", "--json"),
+    "generate": ("--prompt", "--user", "--cluster", "--stranger", "--best-of", "--reward", "--out", "--json"),
+    "reward": ("--out", "--json"),
 }
 
 
@@ -43,7 +47,7 @@ def test_importing_the_package_is_quick_and_imports_nothing_heavy():
     assert seconds < 1
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["study", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["study", "--help"], ["train-dpo", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
     code = f"sys.argv = ['pluralign', *{arguments!r}]; from pluralign.cli import main; main()"
     found, seconds = loaded_after(code)

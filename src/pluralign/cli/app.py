@@ -268,7 +268,7 @@ def fit(
 
 @app.command(rich_help_panel="Steps")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder that `fit` or `study` wrote.")],
+    model: Annotated[Path, typer.Argument(help="Folder that `fit`, `study`, `train-reward` or `train-dpo` wrote.")],
     data: Data,
     path: DataPath = None,
     column: Columns = None,
@@ -276,12 +276,20 @@ def evaluate(
     pooled: Annotated[
         Path | None, typer.Option(help="Folder of a pooled model, for the paired difference to it.")
     ] = None,
+    beta: Annotated[float | None, typer.Option(help="Of a policy's implicit reward; default 0.5.")] = None,
     json: Json = False,
 ) -> None:
-    """Score a saved model on other rows: accuracy, log-probability, calibration, beside what an unknown user gets."""
-    from pluralign.cli import commands
+    """Score a saved model on other rows: accuracy, log-probability, calibration, beside what an unknown user gets.
 
-    commands.evaluate(model, commands.Source(data, path, column, option), pooled, json=json)
+    A model is what `fit`, `study`, `train-reward` or `train-dpo` wrote; a policy is judged by its implicit reward.
+    """
+    from pluralign.cli import commands, language
+
+    source = commands.Source(data, path, column, option)
+    if language.is_language_model(model):
+        language.evaluate(model, source, pooled, beta=beta, json=json)
+    else:
+        commands.evaluate(model, source, pooled, json=json)
 
 
 @app.command(rich_help_panel="Steps")
@@ -407,7 +415,11 @@ def simulate(
     ] = None,
     rank: Annotated[int, typer.Option(help="Directions of a `basis`.")] = 2,
     features: Annotated[
-        str, typer.Option(help="`text`: answers that differ in style. `numeric`: vectors, written as a folder.")
+        str,
+        typer.Option(
+            help="`text`: answers that differ in style. `dialogues`: short ones that the embedded language model can "
+            "write, two tastes. `numeric`: vectors, written as a folder."
+        ),
     ] = "text",
     dim: Annotated[int, typer.Option(help="Number of numeric features.")] = 8,
     choices: Annotated[int, typer.Option(help="Responses to choose from each time.")] = 2,

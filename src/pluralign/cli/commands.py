@@ -47,8 +47,7 @@ class Source:
 
     def load(self) -> Comparisons:
         columns = _assignments("--column", self.column)
-        options = {name: _value(text) for name, text in _assignments("--option", self.option).items()}
-        return load(self.data, path=self.path, columns=columns or None, **options)
+        return load(self.data, path=self.path, columns=columns or None, **settings_of("--option", self.option))
 
     def load_pool(self) -> Comparisons:
         """The same where nobody needs to have chosen yet: rows of a file may be without a user."""
@@ -334,14 +333,20 @@ def simulate(out: Path, *, json: bool, **settings: Any) -> None:
     from pluralign.comparisons import save, to_table, write_jsonl
     from pluralign.files import replacing
     from pluralign.populations import simulate as draw
+    from pluralign.populations import simulate_dialogues
 
-    numeric = settings["features"] == "numeric"
-    if out.suffix not in (("",) if numeric else (".jsonl", ".parquet")):
-        accepted = "a folder (a name without an ending)" if numeric else "a .jsonl or .parquet file"
-        raise ConfigError(f"{out} cannot hold {settings['features']} features; OUT must be {accepted}")
-    population = draw(**settings)
+    kind = settings["features"]
+    if out.suffix not in (("",) if kind == "numeric" else (".jsonl", ".parquet")):
+        accepted = "a folder (a name without an ending)" if kind == "numeric" else "a .jsonl or .parquet file"
+        raise ConfigError(f"{out} cannot hold {kind} features; OUT must be {accepted}")
+    if kind == "dialogues":
+        names = ("n_users", "comparisons_per_user", "noise", "seed")
+        settings = {name: settings[name] for name in names} | {"shares": settings["shares"] or (0.7, 0.3)}
+        population = simulate_dialogues(**settings).population
+    else:
+        population = draw(**settings)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if numeric:
+    if kind == "numeric":
         save(population.comparisons, out)
     elif out.suffix == ".parquet":
         from pyarrow.parquet import write_table
@@ -409,6 +414,11 @@ def _assignments(flag: str, given: list[str] | None) -> dict[str, str]:
             raise ConfigError(f'{flag} is "{text}"; it must be name=value')
         found[name] = value
     return found
+
+
+def settings_of(flag: str, given: list[str] | None) -> dict[str, Any]:
+    """`name=value` texts as a mapping of values, read as YAML reads them."""
+    return {name: _value(text) for name, text in _assignments(flag, given).items()}
 
 
 def numbers(flag: str, text: str) -> list[float]:

@@ -257,6 +257,62 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
             )
 
 
+def print_judged(found: Mapping[str, Any]) -> None:
+    """Accuracies of a policy or a reward model, and what is personal about them."""
+    found = plain(found)
+    what = "reward model" if found["beta"] is None else f"policy, by its implicit reward (beta {found['beta']:g})"
+    stdout.print(
+        f"{what} on {found['n_decisions']:,} decisions of {found['n_known_users']:,} users it knows and "
+        f"{found['n_unseen_users']:,} it does not",
+        highlight=False,
+    )
+    rows = [
+        ("accuracy, known users", _interval(found["top"])),
+        ("  mean over users ± SD", f"{_number(found['average'], 3)} ± {_number(found['average_sd'], 3)}"),
+        ("accuracy as an unknown user, all", _interval(found["generic_all"])),
+        ("accuracy as an unknown user, unseen users", _interval(found["generic_unseen"])),
+    ]
+    if found["table"] is not None:
+        for row in found["table"]["rows"]:
+            gain = row["gains"].get("accuracy")
+            points = "" if gain is None else f", {_gain(gain, 100.0, 1)} points"
+            rows.append((f"  {row['name']}", f"{_number(row['scores']['accuracy'], 3)}{points}"))
+    for name, words in (("over_generic", "an unknown user's"), ("over_other", "another user's (control)")):
+        if found[name]:
+            gain = found[name]
+            rows.append(
+                (
+                    f"personal minus {words}",
+                    f"{_gain(gain['accuracy'], 100.0, 1)} points, {_gain(gain['log_prob'], 1.0, 3)} nats",
+                )
+            )
+    table = Table(show_header=False, box=None)
+    for left, right in rows:
+        table.add_row(left, right)
+    stdout.print(table, highlight=False)
+
+
+def print_written(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Responses or rewards, one after the other under their prompt."""
+    before = None
+    for row in rows:
+        prompt = row["prompt"] if isinstance(row["prompt"], str) else json.dumps(row["prompt"], ensure_ascii=False)
+        if prompt != before:
+            stdout.print(f"[bold]{escape(visible(prompt))}[/bold]", highlight=False)
+            before = prompt
+        value = f" ({row['reward']:+.3f})" if "reward" in row else ""
+        who = escape(visible(str(row.get("user") or "somebody unknown")))
+        stdout.print(f"  [cyan]{who}[/cyan]{value}  {escape(visible(str(row['response'])))}", highlight=False)
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    """An accuracy with its interval."""
+    if found is None:
+        return "-"
+    low, high = found["low"], found["high"]
+    return f"{found['estimate']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+
+
 _REASONS = {
     "enough": "no further question is expected to change what you would be given",
     "limit": "that was the last question",

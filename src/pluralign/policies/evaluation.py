@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ PERSONAL, GENERIC, POOLED, OTHER = "personal", "generic", "pooled", "another use
 Predictor: TypeAlias = Callable[[IntArray], Predictions]
 
 
+@runtime_checkable
 class TransformerModel(Protocol):
     """A policy or a reward model as it is shipped, with its tokenizer."""
 

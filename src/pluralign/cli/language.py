@@ -1,0 +1,319 @@
+"""What the commands of language models do: train, write, score, evaluate."""
+
+from __future__ import annotations
+
+import csv
+import json as js
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pluralign.cli.commands import Source
+from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout
+from pluralign.comparisons import Comparisons, split_by_source
+from pluralign.errors import ConfigError, DataError
+from pluralign.files import replacing, write_json
+from pluralign.studies.settings import read_yaml
+
+if TYPE_CHECKING:
+    from pluralign.policies.evaluation import Evaluation
+    from pluralign.policies.policy import Policy, Reader
+
+EMBEDDED = "embedded"
+# Flags of a user model and what they are called there.
+USERS = {"users": "kind", "tokens": "n_tokens", "clusters": "n_clusters", "rank": "rank"}
+
+
+def train(
+    what: Literal["reward", "policy"],
+    source: Source,
+    base: str,
+    out: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    more: Mapping[str, object],
+    *,
+    clusters_from: Path | None,
+    hold_out: float,
+    fresh: bool,
+    json: bool,
+) -> None:
+    from pluralign.training.settings import PolicySettings, RewardSettings
+    from pluralign.training.train import train_policy, train_reward
+
+    comparisons = source.load()
+    kind = RewardSettings if what == "reward" else PolicySettings
+    known = {each.name for each in fields(kind)}
+    given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
+    given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
+    users = dict(given.pop("users", {}))
+    users |= {ours: flags[name] for name, ours in USERS.items() if flags.get(name) is not None}
+    if clusters_from is not None:
+        users |= hard_clusters(clusters_from)
+    if users:
+        given["users"] = {"kind": "individual", "n_tokens": 1, **users}
+    held = None
+    if hold_out:
+        split = split_by_source(comparisons, hold_out, seed=int(given.get("seed", 0)))
+        comparisons, held = comparisons.take(split.train), comparisons.take(split.test)
+    call: Any = train_reward if what == "reward" else train_policy
+    with redirect_stdout(sys.stderr):  # the Trainer prints its log on stdout
+        model, _ = call(
+            comparisons,
+            find_base(base, progress=True),
+            out=out,
+            args={"disable_tqdm": not stderr.is_terminal}
+            | {name: value for name, value in given.items() if name not in known},
+            resume=not fresh,
+            **{name: value for name, value in given.items() if name in known},
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes that trained together one speaks
+    found: dict[str, Any] = {
+        "model": str(out),
+        "base": model.config.base,
+        "users": model.users.settings(),
+        "n_comparisons": len(comparisons),
+        "held_out": None,
+    }
+    if held is not None:
+        found["held_out"] = judge(out, held, beta=given.get("beta"))
+        write_json(out / "evaluation.json", found["held_out"])
+    if json:
+        print_json(found)
+        return
+    stdout.print(f"trained on {len(comparisons):,} comparisons of {model.users.n_users:,} users, saved in {out}")
+    if held is not None:
+        print_judged(found["held_out"].as_dict())
+
+
+def find_base(base: str, *, progress: bool) -> str:
+    """A hub id or a folder; `embedded` or `embedded:small` is the model that is trained here."""
+    name, _, size = base.partition(":")
+    if name != EMBEDDED or Path(base).exists():
+        return base
+    from pluralign.populations import embedded_language_model
+
+    sizes: dict[str, Any] = {"": {}, "default": {}, "small": {"settings": "small", "n_topics": 4}}
+    if size not in sizes:
+        raise ConfigError(f'there is no embedded model "{size}"; known: default, small')
+    return str(embedded_language_model(progress=progress, **sizes[size]))
+
+
+def hard_clusters(folder: Path) -> dict[str, Any]:
+    """The hard cluster of every user of a model that `fit` or `study` wrote, as a user model of a language model."""
+    from pluralign.rewards import LinearReward
+    from pluralign.users import Clusters
+
+    reward = LinearReward.load(folder)
+    if not isinstance(reward.users, Clusters):
+        raise ConfigError(f"{folder} holds users of kind {reward.users.kind}, not clusters")
+    cluster = reward.users.membership.argmax(1).tolist()
+    return {
+        "kind": "cluster",
+        "hard": True,
+        "n_clusters": len(reward.users.shares),
+        "assignment": dict(zip(reward.user_ids, cluster, strict=True)),
+    }
+
+
+def judge(
+    folder: Path, comparisons: Comparisons, *, pooled: Path | None = None, beta: float | None = None
+) -> Evaluation:
+    """Evaluate a saved policy or reward model of either kind."""
+    from pluralign.policies.evaluation import evaluate_policy, evaluate_reward
+    from pluralign.training.settings import PolicySettings
+
+    base = None if pooled is None else load_any(pooled)
+    model = load_any(folder)
+    if is_policy(folder):
+        return evaluate_policy(model, comparisons, pooled=base, beta=PolicySettings().beta if beta is None else beta)
+    return evaluate_reward(model, comparisons, pooled=base)
+
+
+def evaluate(folder: Path, source: Source, pooled: Path | None, *, beta: float | None, json: bool) -> None:
+    found = judge(folder, source.load(), pooled=pooled, beta=beta).as_dict()
+    if json:
+        print_json(found)
+    else:
+        print_judged(found)
+
+
+def generate(
+    model: Path,
+    file: Path | None,
+    prompts: Sequence[str],
+    users: Sequence[str],
+    clusters: Sequence[int],
+    *,
+    everyone: bool,
+    stranger: bool,
+    reward: Path | None,
+    best_of: int | None,
+    out: Path | None,
+    json: bool,
+    **settings: Any,
+) -> None:
+    from pluralign.policies.best_of_n import best_of_n
+    from pluralign.policies.generation import generate as write
+    from pluralign.policies.policy import Policy
+
+    if (best_of is None) != (reward is None):
+        raise ConfigError("--best-of and --reward belong together")
+    policy = Policy.load(model)
+    readers = _readers(policy, users, clusters, everyone=everyone, stranger=stranger)
+    asked = _asked(file, prompts, readers)
+    whom = [user for _, user in asked]
+    texts = [prompt for prompt, _ in asked]
+    if reward is None:
+        written = write(policy, texts, whom, progress=stderr.is_terminal, **settings)
+        rows = [
+            {"prompt": prompt, "user": _name(user), "response": each.text, "finished": each.finished}
+            for (prompt, user), row in zip(asked, written, strict=True)
+            for each in row
+        ]
+    else:
+        if clusters:
+            raise ConfigError("best of n asks a user's reward; name users instead of clusters")
+        settings.pop("n"), settings.pop("do_sample")
+        best = best_of_n(policy, load_any(reward), texts, whom, n=best_of, **settings)  # type: ignore[arg-type]
+        rows = [
+            {"prompt": prompt, "user": _name(user), "response": text, "reward": float(values.max()), "of": best.n}
+            for (prompt, user), text, values in zip(asked, best.texts, best.rewards, strict=True)
+        ]
+    if out is not None:
+        write_rows(out, rows)
+    if json:
+        print_json({"responses": rows})
+    elif out is None:
+        print_written(rows)
+    else:
+        stdout.print(f"{len(rows):,} responses in {out}", highlight=False)
+
+
+def reward(model: Path, file: Path, out: Path | None, *, json: bool) -> None:
+    from pluralign.policies.scoring import score_texts
+
+    rows = read_rows(file, ("prompt", "response"))
+    values = score_texts(
+        load_any(model),
+        [row["prompt"] for row in rows],
+        [row["response"] for row in rows],
+        [_user(row) for row in rows],
+    )
+    scored = [{**row, "reward": float(value)} for row, value in zip(rows, values, strict=True)]
+    if out is not None:
+        write_rows(out, scored)
+    if json:
+        print_json({"rewards": scored})
+    elif out is None:
+        print_written(scored)
+    else:
+        stdout.print(f"{len(scored):,} rewards in {out}", highlight=False)
+
+
+def is_policy(folder: Path) -> bool:
+    """Whether a folder holds a policy."""
+    return _kind(folder) == "PersonalPolicy"
+
+
+def is_language_model(folder: Path) -> bool:
+    """Whether a folder holds a policy or a fine-tuned reward model."""
+    return _kind(folder) is not None
+
+
+def load_any(folder: Path) -> Any:
+    """A saved policy, fine-tuned reward model, or reward on frozen features."""
+    if is_policy(folder):
+        from pluralign.policies.policy import Policy
+
+        return Policy.load(folder)
+    if is_language_model(folder):
+        from pluralign.rewards.transformer import TransformerReward
+
+        return TransformerReward.load(folder)
+    from pluralign.rewards import LinearReward
+
+    return LinearReward.load(folder)
+
+
+def read_rows(file: Path, needed: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of a .jsonl, .csv or .parquet file.
+
+    Raises:
+        DataError: It is none of these, or a row lacks a needed value.
+    """
+    if not file.is_file():
+        raise DataError(f"there is no file {file}")
+    if file.suffix == ".jsonl":
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            rows = [js.loads(line) for line in lines]
+        except js.JSONDecodeError as error:
+            raise DataError(f"{file} is not JSON lines: {error}") from error
+    elif file.suffix == ".csv":
+        with file.open(encoding="utf-8", newline="") as opened:
+            rows = list(csv.DictReader(opened))
+    elif file.suffix == ".parquet":
+        from pyarrow.parquet import read_table
+
+        rows = read_table(file).to_pylist()
+    else:
+        raise DataError(f"{file} is none of .jsonl, .csv, .parquet")
+    for number, row in enumerate(rows, start=1):
+        for name in needed:
+            if not isinstance(row, dict) or not row.get(name):
+                raise DataError(f"{file}, row {number} has no {name}")
+    return rows
+
+
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    with replacing(file) as part:
+        part.write_text("".join(js.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _kind(folder: Path) -> str | None:
+    path = folder / "pluralign.json"
+    return js.loads(path.read_text(encoding="utf-8")).get("model") if path.is_file() else None
+
+
+def _readers(
+    policy: Policy, users: Sequence[str], clusters: Sequence[int], *, everyone: bool, stranger: bool
+) -> list[Reader]:
+    from pluralign.policies.policy import Cluster
+
+    for name in users:
+        if name not in policy.user_ids:
+            raise ConfigError(
+                f'the model has never met "{name}"; it knows {len(policy.user_ids):,} users, '
+                f"such as {', '.join(policy.user_ids[:5])}",
+                hint="--stranger writes for somebody unknown",
+            )
+    readers: list[Reader] = [*users, *(Cluster(number) for number in clusters)]
+    readers += policy.user_ids if everyone else ()
+    return readers + ([None] if stranger else [])
+
+
+def _asked(file: Path | None, prompts: Sequence[str], readers: list[Reader]) -> list[tuple[Any, Reader]]:
+    """Every prompt for every reader; rows of a file that name their user are for that user."""
+    anybody: list[Reader] = readers or [None]
+    asked: list[tuple[Any, Reader]] = [(prompt, reader) for prompt in prompts for reader in anybody]
+    for row in [] if file is None else read_rows(file, ("prompt",)):
+        own = [_user(row)] if not readers and _user(row) is not None else anybody
+        asked += [(row["prompt"], reader) for reader in own]
+    if not asked:
+        raise ConfigError("there is nothing to write about", hint="give --prompt TEXT, or a file of prompts")
+    return asked
+
+
+def _user(row: Mapping[str, Any]) -> str | None:
+    return None if row.get("user") in (None, "") else str(row["user"])
+
+
+def _name(reader: Any) -> str | None:
+    return reader if reader is None or isinstance(reader, str) else f"cluster {reader.number}"

@@ -114,7 +114,7 @@ class PreferenceTokens:
 
     def sequence(self, item: int, user: int) -> Sequence:
         """An item as `pack` reads it, for a user (`UNKNOWN` the generic one)."""
-        return Sequence(prompt=self.prompts[self.prompt[item]], response=self.responses[item], user=user)
+        return Sequence(prompt=self.prompts[int(self.prompt[item])], response=self.responses[item], user=user)
 
     def lengths(self) -> np.ndarray:
         """Number of tokens of every row, its prompt counted once, (rows,)."""
@@ -271,11 +271,11 @@ def _responses(tokenizer: Any, items: List[tuple[Any, list[int], Any]]) -> Itera
                 text = prompt + rest[-1]
             whole.append(text)
         lists = _encode(tokenizer, whole, special=not chat)
-        goes_on = [ids[: len(before)] == before for (_, before, _), ids in zip(block, lists, strict=True)]
+        goes_on = [ids[: len(start)] == start for (_, start, _), ids in zip(block, lists, strict=True)]
         alone = [text for text, on in zip(rest, goes_on, strict=True) if not on]
         apart = iter(_encode(tokenizer, alone, special=False))
-        for (_, before, _), ids, on in zip(block, lists, goes_on, strict=True):
-            yield ids[len(before) :] if on else next(apart)
+        for (_, start, _), ids, on in zip(block, lists, goes_on, strict=True):
+            yield ids[len(start) :] if on else next(apart)
 
 
 def _shared(a: str, b: str) -> int:

@@ -249,7 +249,7 @@ class PairCollator:
         at = torch.tensor(pair)
         reference = torch.tensor([each.reference for each in pairs])
 
-        def column(values: list[float]) -> Tensor:
+        def column(values: List[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32)
 
         return {
@@ -260,6 +260,6 @@ class PairCollator:
             "outcome": column([each.outcome for each in pairs])[at],
             "weight": column(weight),
             "reference": reference[at].T.flatten(),
-            "length": column([len(each.response) for each in sequences]),
+            "length": column([float(len(each.response)) for each in sequences]),
             "about": torch.tensor([[each.outcome, each.weight, each.chosen.user] for each in pairs]),
         }

@@ -122,8 +122,8 @@ def model_key(model: Any) -> str:
 def base_parameters(model: Any) -> dict[str, nn.Parameter]:
     """Parameters of the language model as it was before it met users, by name."""
     return {
-        name: value
-        for name, value in model.lm.named_parameters()
+        name.replace(".base_layer", ""): value  # PEFT's name for what its matrices stand beside
+        for name, value in model.inner.named_parameters()
         if "lora_" not in name and ".users." not in name and "modules_to_save" not in name
     }
 

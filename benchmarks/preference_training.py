@@ -4,15 +4,16 @@
 
 trl's DPOTrainer and RewardTrainer are used unmodified, and as they are meant to be: dropout off, gradient checkpointing
 off, one float32 model for all. Every arm is a fresh copy of the same random Llama and sees the same pairs in batches of
-the same size. P-RLHF's public code trains on every pair twice, once for its user and once for the generic user, with
-the reference evaluated each time; "trl, duplicated" is that, with the user as one word of the prompt. A pair is counted
-once however often an arm reads it.
+the same size; ours go through `PreferenceTrainer`, as `train_policy` makes it. P-RLHF's public code trains on every
+pair twice, once for its user and once for the generic user, with the reference evaluated each time; "trl, duplicated"
+is that, with the user as one word of the prompt. A pair is counted once however often an arm reads it.
 
 Arms take turns in one process, so that a ratio compares neighbours in time; it is printed as the median over turns and
 its range. The reference is counted: trl's as trl does it, in every step; ours, which is computed once per pair and kept
 on disk, divided by the number of epochs, 1 and 2. "trl, reference first" is trl's own `precompute_ref_log_probs`,
-likewise divided. The first step of every turn is left out (allocations, lazy imports). On a CPU times are of the
-process, so that a busy machine blurs less; `--wall` takes the clock.
+likewise divided. The first step of every turn is left out (allocations, lazy imports). trl is timed on a few steps of a
+turn and ours on a whole epoch, because our batches are of like lengths. On a CPU times are of the process, so that a
+busy machine blurs less; `--wall` takes the clock.
 """
 
 # ruff: noqa: E402
@@ -22,7 +23,7 @@ import argparse
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -33,13 +34,22 @@ for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
 
 import numpy as np
 import torch
-from torch.nn.functional import logsigmoid
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast, TrainerCallback
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from datasets import Dataset, disable_progress_bars
-from pluralign.language_models.packing import Sequence, pack
+from pluralign.language_models.packing import Place
 from pluralign.language_models.personal import PersonalConfig, PersonalPolicy, PersonalReward
-from pluralign.users import UNKNOWN
+from pluralign.language_models.tokens import PreferenceTokens, Ragged
+from pluralign.training.data import PairDataset
+from pluralign.training.reference import reference_log_probs
+from pluralign.training.settings import PolicySettings, RewardSettings
+from pluralign.training.trainer import PreferenceTrainer
 
 VOCABULARY = 8000
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -140,9 +150,30 @@ class StepTimes(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends.append(self.clock())
 
+    def per_step(self) -> float:
+        """Seconds of a step, from the end of one to the end of the next; the first is left out."""
+        return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
-# An arm is called once a turn and returns seconds per pair: of a training step, and of the reference computed once.
-Arm = Callable[[], tuple[float, float]]
+
+def common(given: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Training arguments of every arm."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": given.batch,
+        "learning_rate": LEARNING_RATE,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+        "use_cpu": given.device == "cpu",
+        "dataloader_pin_memory": False,
+    }
+
+
+# An arm is called with the number of the turn and returns seconds per pair: of training, and of a reference made once.
+Arm = Callable[[int], tuple[float, float]]
 
 
 def trl_arm(
@@ -169,20 +200,10 @@ def trl_arm(
                 }
             )
     settings: dict[str, Any] = {
-        "output_dir": folder.name,
-        "per_device_train_batch_size": given.batch,
+        **common(given, folder.name),
         "max_steps": (given.steps + 1) * (2 if duplicated else 1),
-        "learning_rate": LEARNING_RATE,
-        "gradient_checkpointing": False,
         "bf16": False,
         "max_length": None,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "log_level": "error",
-        "use_cpu": given.device == "cpu",
-        "dataloader_pin_memory": False,
     }
     data = Dataset.from_list(rows)
     shared: dict[str, Any] = {"train_dataset": data, "processing_class": word_tokenizer(), "callbacks": [steps]}
@@ -204,84 +225,68 @@ def trl_arm(
         scorer.model = body
         trainer = RewardTrainer(model=scorer, args=RewardConfig(**settings), **shared)
 
-    def turn() -> tuple[float, float]:
+    def turn(number: int) -> tuple[float, float]:
+        trainer.args.data_seed = number
         with redirect_stdout(None):  # the summary of the run
             trainer.train()
-        elapsed = steps.ends[-1] - steps.ends[0]
-        per_row = elapsed / (len(steps.ends) - 1) / given.batch
-        return per_row * (2 if duplicated else 1), once
+        return steps.per_step() / given.batch * (2 if duplicated else 1), once
 
     turn.folder = folder  # type: ignore[attr-defined]  # lives as long as the arm
     return turn
 
 
-def own_arm(method: str, pairs: list[Pair], given: argparse.Namespace, *, users: str, place: str = "after") -> Arm:
-    """`PersonalPolicy` or `PersonalReward` with the loss on its margins, the generic term among it for users."""
-    clock = Clock(given)
-    lm = random_llama(given)
-    settings = {"kind": users, "n_tokens": int(users != "uniform")}
-    config = PersonalConfig(
-        users=settings, user_ids=[str(u) for u in range(given.users)], place=place, tuning="full", head=given.head
+def own_arm(method: str, pairs: list[Pair], given: argparse.Namespace, *, users: str, place: Place = "after") -> Arm:
+    """Our trainer on the same pairs, a whole epoch a turn; of users both terms of the loss, theirs and the generic."""
+    clock, folder = Clock(given), TemporaryDirectory()
+    steps = StepTimes(clock)
+    tokens = PreferenceTokens(
+        prompts=Ragged.of(pair.prompt for pair in pairs),
+        responses=Ragged.of(ids for pair in pairs for ids in (pair.chosen, pair.rejected)),
+        prompt=np.repeat(np.arange(len(pairs)), 2).astype(np.int32),
+        chosen=np.arange(0, 2 * len(pairs), 2, dtype=np.int32),
+        rejected=np.arange(1, 2 * len(pairs), 2, dtype=np.int32),
+        user=np.array([pair.user for pair in pairs], dtype=np.int32),
+        outcome=np.ones(len(pairs)),
+        weight=np.ones(len(pairs)),
+        source=np.arange(len(pairs), dtype=np.int32),
+        user_ids=tuple(str(u) for u in range(given.users)),
     )
-    model: Any
+    user_model = {"kind": users, "n_tokens": int(users != "uniform")}
+    config = PersonalConfig(
+        users=user_model, user_ids=list(tokens.user_ids), place=place, tuning="full", head=given.head
+    )
+    model: PersonalPolicy | PersonalReward
+    settings: PolicySettings | RewardSettings
+    reference = None
     if method == "dpo":
-        model = PersonalPolicy.make(config, lm=lm)
+        model = PersonalPolicy.make(config, lm=random_llama(given)).to(given.device)
+        settings = PolicySettings(users=user_model, place=place, tuning="full", beta=BETA)
+        plain = PersonalPolicy.make(PersonalConfig(tuning="frozen"), lm=random_llama(given)).to(given.device)
+        reference = reference_log_probs(plain, tokens, progress=False)
     else:
-        body: LlamaModel = lm.model
-        model = PersonalReward.make(config, lm=body)
-    model.to(given.device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    reference = random_llama(given)
-    size = model.get_input_embeddings().num_embeddings
+        model = PersonalReward.make(config, lm=random_llama(given).model).to(given.device)
+        settings = RewardSettings(users=user_model, place=place, tuning="full", head=given.head)
+    trainer = PreferenceTrainer(
+        model,
+        TrainingArguments(**common(given, folder.name), num_train_epochs=1, remove_unused_columns=False),
+        settings,
+        train=PairDataset(tokens=tokens, reference=reference),
+        callbacks=[steps],
+    )
+    some = tokens.take(np.arange(min(len(pairs), 8 * given.batch)))
 
-    def batches() -> Iterator[list[Pair]]:
-        rng = np.random.default_rng(0)
-        while True:
-            order = rng.permutation(len(pairs))
-            for i in range(0, len(order) - given.batch + 1, given.batch):
-                yield [pairs[j] for j in order[i : i + given.batch]]
-
-    def packed(batch: list[Pair], whose: list[list[int]], place: str) -> dict[str, Any]:
-        sequences = [
-            Sequence(prompt=pair.prompt, response=response, user=user)
-            for pair, chosen_by in zip(batch, whose, strict=True)
-            for user in chosen_by
-            for response in (pair.chosen, pair.rejected)
-        ]
-        return pack(sequences, place=place, vocab_size=size, n_tokens=model.users.n_tokens).to(given.device).tensors()
-
-    def step(batch: list[Pair]) -> None:
-        whose = [[UNKNOWN] if users == "uniform" else [pair.user, UNKNOWN] for pair in batch]
-        value = model(**packed(batch, whose, model.place)).view(len(batch), -1, 2)
-        margin = value[..., 0] - value[..., 1]
-        if method == "dpo":
-            margin = BETA * (margin - known.to(margin))
-        (-logsigmoid(margin)).mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-
-    known = torch.zeros(given.batch, 1)
-    source = batches()
-
-    def turn() -> tuple[float, float]:
+    def turn(number: int) -> tuple[float, float]:
         once = 0.0
         if method == "dpo":
-            plain = PersonalPolicy.make(
-                PersonalConfig(users={"kind": "uniform", "n_tokens": 0}, tuning="frozen"), lm=reference
-            )
             begin = clock()
-            for _ in range(2):
-                batch = next(source)
-                with torch.no_grad():
-                    plain(**packed(batch, [[UNKNOWN]] * len(batch), "none"))
-            once = (clock() - begin) / 2 / given.batch
-        step(next(source))
-        begin = clock()
-        for _ in range(given.steps):
-            step(next(source))
-        return (clock() - begin) / given.steps / given.batch, once
+            reference_log_probs(plain, some, progress=False)
+            once = (clock() - begin) / len(some)
+        trainer.args.data_seed = number
+        with redirect_stdout(None):
+            trainer.train()
+        return steps.per_step() / given.batch, once
 
+    turn.folder = folder  # type: ignore[attr-defined]
     return turn
 
 
@@ -290,7 +295,7 @@ def compare(title: str, arms: dict[str, Arm], baseline: str, given: argparse.Nam
     times = {name: np.array([(0.0, 0.0)] * given.repeats) for name in arms}
     for turn in range(given.repeats):
         for name, arm in arms.items():
-            times[name][turn] = arm()
+            times[name][turn] = arm(turn)
     print(f"\n{title}, {given.lengths}: prompt and response {[mean for mean, _ in LENGTHS[given.lengths]]} tokens")
     for name, seconds in times.items():
         for epochs in (1, 2) if seconds[:, 1].any() else (1,):
@@ -309,10 +314,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", choices=[*LENGTHS, "all"], default="tldr")
     parser.add_argument("--methods", nargs="+", choices=("dpo", "p-dpo", "rm", "p-rm"), default=["dpo", "p-dpo"])
-    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=128)
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=2, help="timed steps of a turn")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps of trl's in a turn")
     parser.add_argument("--repeats", type=int, default=3, help="turns")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
@@ -330,7 +335,7 @@ def main() -> None:
         if "dpo" in given.methods:
             arms = {
                 "trl": trl_arm("dpo", pairs, given),
-                "trl, reference first": trl_arm("dpo", pairs, given, first=True),
+                "trl, reference first": trl_arm("dpo", pairs[: given.batch * (given.steps + 1)], given, first=True),
                 "ours": own_arm("dpo", pairs, given, users="uniform"),
             }
             compare("DPO", arms, "trl", given)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pluralign.cli.language import find_base, read_rows
-from pluralign.comparisons import load
+from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
 from pluralign.training.train import train_policy
 
@@ -23,7 +23,7 @@ def base(tmp_path_factory):
 def policy(base, texts, tmp_path_factory):
     """A policy for the six users of `texts`."""
     out = tmp_path_factory.mktemp("models") / "policy"
-    train_policy(load(texts), base, out=out, args={"max_steps": 2, "use_cpu": True, "disable_tqdm": True})
+    train_policy(read(texts), base, out=out, args={"max_steps": 2, "use_cpu": True, "disable_tqdm": True})
     return out
 
 

@@ -392,6 +392,13 @@ def test_a_model_that_is_there_already_says_where_it_came_from(base_folder):
     assert not model.training
 
 
+@pytest.mark.parametrize("kind", [PersonalPolicy, PersonalReward])
+def test_users_and_head_go_where_the_model_is(base_folder, kind):
+    config = PersonalConfig(base=str(base_folder), users=OWN, user_ids=NAMES)
+    model = kind.make(config, lm=kind.read_base(str(base_folder)).to("meta"))
+    assert {each.device.type for each in model.parameters()} == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -109,7 +109,8 @@ class PersonalModel(PreTrainedModel):
 
     def __init__(self, config: PersonalConfig, lm: Any, users: UserTokens) -> None:
         super().__init__(config)
-        self.users = users  # before `lm`, whose embedding holds it too: a parameter goes by its first name
+        # Before `lm`, whose embedding holds it too: a parameter goes by its first name.
+        self.users = users.to(lm.get_input_embeddings().weight.device)
         self._no_split_modules = getattr(lm, "_no_split_modules", None)
         if config.tuning == "lora":
             lm = _with_lora(lm, {"task_type": self.task, **(config.lora or {})})
@@ -176,7 +177,7 @@ class PersonalModel(PreTrainedModel):
         return {
             "place": self.place,
             "vocab_size": self.get_input_embeddings().num_embeddings,
-            "n_tokens": self.users.n_tokens,
+            "n_tokens": self.users.n_tokens if self.place != "none" else 0,
             "share_limit": self.share_limit,
             "longest": getattr(self.inner.config, "max_position_embeddings", None),
         }
@@ -392,7 +393,7 @@ class PersonalReward(PersonalModel):
             raise ConfigError(f"a late head is one vector per user; n_tokens is {users.n_tokens}")
         super().__init__(config, lm, users)
         if config.head == "linear":
-            self.head = nn.Linear(users.dim, 1, bias=False)
+            self.head = nn.Linear(users.dim, 1, bias=False, device=lm.get_input_embeddings().weight.device)
             self.inner.set_input_embeddings(PersonalEmbedding(lm.get_input_embeddings(), users))
 
     @staticmethod
@@ -418,9 +419,9 @@ class PersonalReward(PersonalModel):
         packed = Packed(**batch)
         hidden = self.read(self.lm, packed).last_hidden_state[packed.end_row, packed.end_column]
         if self.config.head == "linear":
-            return self.head(hidden.to(self.head.weight.dtype))[packed.branch, 0]
+            return self.head(hidden.to(self.head.weight))[packed.branch, 0]
         vectors = self.users(packed.user)[:, 0]
-        return (hidden.to(vectors.dtype)[packed.branch] * vectors).sum(-1)
+        return (hidden.to(vectors)[packed.branch] * vectors).sum(-1)
 
 
 def _with_lora(lm: Any, settings: dict[str, Any]) -> Any:

@@ -9,7 +9,6 @@ one process; ratios are medians over turns. The bound is what counting tokens al
 over prompt + users x new.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -95,9 +94,8 @@ def main() -> None:
     clock = "seconds of the clock" if args.device != "cpu" else "seconds of CPU"
     parameters = sum(each.numel() for each in lm.parameters()) / 1e6
     print(f"{parameters:.0f}M parameters, {args.users} users, {args.new} new tokens, {args.device}, {clock}")
-    print(
-        f"{'prompt':>7} {'shared':>8} {'each':>8} {'one by one':>11} {'each/shared':>12} {'1by1/shared':>12} {'bound':>6}"
-    )
+    head = f"{'prompt':>7} {'shared':>8} {'each':>8} {'one by one':>11}"
+    print(f"{head} {'each/shared':>12} {'1by1/shared':>12} {'bound':>6}")
     for length in args.prompt:
         prompt = " ".join(map(str, torch.randint(3, vocabulary, (length,)).tolist()))
         arms = {"shared": {}, "each": {"share": False}, "one by one": {"share": False, "batch_size": 1}}

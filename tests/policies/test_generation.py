@@ -63,6 +63,24 @@ def test_without_users_it_is_generate_of_transformers(make_policy, base, penalty
         assert tuple(plain[0, ids.shape[1] :].tolist()) == response.tokens
 
 
+def test_uneven_groups_of_users_write_what_each_gets_alone(make_policy, monkeypatch):
+    """Rows with empty slots; a model of whose trees nobody knows; and one whose trees must be short."""
+    policy = make_policy()
+    prompts = ["Say it"] * 4 + ["A longer prompt"] * 3 + ["Why?"] * 4
+    users = ["ann", "bob", "cy", None, "ann", "bob", "cy", "cy", None, "bob", "ann"]
+    settings = {"max_new_tokens": 12, "repetition_penalty": 1.2}
+    alone = [generate(policy, [p], [u], **settings)[0] for p, u in zip(prompts, users, strict=True)]
+    seen = []
+    for limit in (None, 0, 40):
+        monkeypatch.setattr(type(policy.model), "share_limit", limit)
+        calls = []
+        hook = policy.model.get_input_embeddings().register_forward_hook(lambda _, a, __, c=calls: c.append(a[0].shape))
+        assert generate(policy, prompts, users, **settings) == alone
+        hook.remove()
+        seen.append(calls[2])
+    assert seen == [(3, 4), (11, 1), (11, 1)], "four branches of three prompts, or a row each"
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_a_sample_depends_on_its_seed_and_not_on_its_batch(make_policy, place):
     policy = make_policy(place=place)
@@ -112,6 +130,7 @@ def test_rows_that_are_done_leave_the_batch_and_others_go_on(make_policy):
 
 def test_shared_prompts_are_read_once(make_policy):
     policy = make_policy()
+    assert policy.model.share_limit is None  # asks the model, once
     read = []
     hook = policy.model.get_input_embeddings().register_forward_hook(lambda _, args, __: read.append(args[0].numel()))
     try:

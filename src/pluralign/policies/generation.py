@@ -1,8 +1,8 @@
 """Write for many users at once.
 
 A batch of prompts is left-padded, and positions are written out, so that a text does not depend on what it is batched
-with. What sequences have in common is read once: where the user's tokens stand after the prompt, its keys and values
-are computed once for all users and samples of a batch; where they stand before it, once for all samples of a user.
+with. What sequences have in common is read once and kept once: where the user's tokens stand after the prompt, its keys
+and values serve all users and samples of a batch; where they stand before it, all samples of a user.
 
 The loop is our own, over the model's public `forward` and transformers' logits processors. `generate` of transformers
 would hand reserved ids, which have no logits, to processors that look their logits up; here these see the prompt's own
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.conditioning import user_token_ids
+from pluralign.language_models.packing import SAVING
 from pluralign.language_models.tokens import prompt_ids, shorten_prompt
 from pluralign.policies.policy import Policy, Prompt, Reader, read_prompt, reading
 
@@ -248,74 +249,138 @@ def _write(
     share: bool,
 ) -> list[list[int]]:
     """Write one batch."""
-    from transformers import DynamicCache
-
-    lm = policy.model.lm
-    known = inspect.signature(policy.model.inner.forward).parameters  # ALiBi has no positions, say
-    device = policy.embedding.weight.device
-    number: dict[Any, int] = {}
-    row = [number.setdefault(job.prefix if share else i, len(number)) for i, job in enumerate(jobs)]
-    prefixes = [jobs[row.index(r)].prefix for r in range(len(number))]
-    ids, mask = _left_padded(prefixes, device)
-    cache = DynamicCache(config=policy.model.inner.config)
-
-    def read(tokens: Int[Tensor, "rows new"], position: Int[Tensor, "rows new"]) -> Float[Tensor, "rows words"]:
-        """Logits after tokens that every row goes on with."""
-        more = {"position_ids": position, "logits_to_keep": 1}
-        output = lm(
-            input_ids=tokens,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            **{name: value for name, value in more.items() if name in known},
-        )
-        return output.logits[:, -1].float()
-
-    logits = read(ids, (mask.cumsum(1) - 1).clamp(min=0))
-    length = mask.sum(1)
-    if len(prefixes) < len(jobs):
-        rows = torch.tensor(row, device=device)
-        cache.batch_select_indices(rows)
-        logits, mask, length = logits[rows], mask[rows], length[rows]
-
-    def go_on(tokens: Int[Tensor, "rows new"]) -> Float[Tensor, "rows words"]:
-        nonlocal mask, length
-        mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
-        position = length[:, None] + torch.arange(tokens.shape[1], device=device)
-        length = length + tokens.shape[1]
-        return read(tokens, position)
-
-    if jobs[0].own:
-        logits = go_on(torch.tensor([job.own for job in jobs], device=device))
-
-    uniform = np.stack([np.random.default_rng(job.seed).random(max_new_tokens) for job in jobs]) if do_sample else None
-    history = _history([job.prompt for job in jobs], device) if processors else ids[:, :0]
+    branches = _Branches(policy, jobs, share=share, max_new_tokens=max_new_tokens)
+    logits, job, used = branches.begin(jobs)
+    device = logits.device
+    uniform = (
+        np.stack([np.random.default_rng(each.seed).random(max_new_tokens) for each in jobs]) if do_sample else None
+    )
+    history = _history([jobs[j].prompt for j in job.tolist()], device) if processors else job[:, None]
     stop = torch.tensor(sorted(ends), device=device, dtype=torch.int64)
     written = torch.zeros(len(jobs), max_new_tokens, dtype=torch.int64)
     n_written = torch.full((len(jobs),), max_new_tokens)
-    alive = torch.arange(len(jobs))  # rows of the batch that the cache still has
-    done = torch.zeros(len(jobs), dtype=torch.bool, device=device)
+    done = ~used
     for step in range(max_new_tokens):
         scores = processors(history, logits) if processors else logits
         if uniform is None:
             token = scores.argmax(1)
         else:
-            token = draw(scores, torch.from_numpy(uniform[alive.numpy(), step]).to(device))
-        written[alive, step] = token.cpu()
+            token = draw(scores, torch.from_numpy(uniform[job.numpy(force=True), step]).to(device))
+        written[job[used].cpu(), step] = token[used].cpu()
         ended = torch.isin(token, stop) & ~done
-        n_written[alive[ended.cpu()]] = step + 1
+        n_written[job[ended].cpu()] = step + 1
         done = done | ended
         if done.all() or step + 1 == max_new_tokens:
             break
-        if 2 * done.sum() >= len(done):
-            kept = (~done).nonzero()[:, 0]
-            cache.batch_select_indices(kept)
-            mask, length, history, token, done = mask[kept], length[kept], history[kept], token[kept], done[kept]
-            alive = alive[kept.cpu()]
         if processors:
             history = torch.cat([history, token[:, None]], dim=1)
-        logits = go_on(token[:, None])
+        alive = (~done).view(-1, branches.width).any(1)
+        if 2 * alive.sum() <= len(alive):
+            branches.keep(alive)
+            kept = alive.repeat_interleave(branches.width)
+            history, token, done, job, used = history[kept], token[kept], done[kept], job[kept], used[kept]
+        logits = branches.go_on(token[:, None])
     return [tokens[:count] for tokens, count in zip(written.tolist(), n_written.tolist(), strict=True)]
+
+
+class _Branches:
+    """Sequences as branches of the prefixes that they share, and the cache of both.
+
+    A row is a prefix with `width` branches, which see it and themselves, as in `packing`: its keys and values are kept
+    once, not once for every branch. Where an architecture does not see such trees, or where many branches would stand
+    empty, every sequence gets a row with a copy of its prefix's cache.
+    """
+
+    def __init__(self, policy: Policy, jobs: list[_Job], *, share: bool, max_new_tokens: int) -> None:
+        from transformers import DynamicCache
+
+        self.model = policy.model
+        self.known = inspect.signature(self.model.inner.forward).parameters  # ALiBi has no positions, say
+        self.cache = DynamicCache(config=self.model.inner.config)
+        self.device = policy.embedding.weight.device
+        number: dict[Any, int] = {}
+        self.row = [number.setdefault(job.prefix if share else i, len(number)) for i, job in enumerate(jobs)]
+        self.prefixes = [jobs[self.row.index(r)].prefix for r in range(len(number))]
+        widest = max(self.row.count(r) for r in range(len(number)))
+        length = max(map(len, self.prefixes)) + widest * (len(jobs[0].own) + max_new_tokens)
+        full = len(number) * widest <= SAVING * len(jobs)
+        self.width = widest if widest > 1 and full and self._sees(length) else 1
+        # Branch and time of every column after the prefixes.
+        self.branch = self.time = torch.empty(0, dtype=torch.int64, device=self.device)
+
+    def _sees(self, length: int) -> bool:
+        limit = self.model.share_limit
+        return limit is None or length <= limit
+
+    def begin(
+        self, jobs: list[_Job]
+    ) -> tuple[Float[Tensor, "slots words"], Int[Tensor, " slots"], Bool[Tensor, " slots"]]:
+        """Read prefixes and users; return logits, the job of every slot, and whether it is one (or stands empty)."""
+        ids, self.mask = _left_padded(self.prefixes, self.device)
+        self.length = self.mask.sum(1)
+        logits = self._read(ids, (self.mask.cumsum(1) - 1).clamp(min=0), self.mask, 1)[:, 0]
+        if self.width == 1:
+            rows = torch.tensor(self.row, device=self.device)
+            if len(self.prefixes) < len(jobs):
+                self._select(rows)
+                logits = logits[rows]
+            of = [[j] for j in range(len(jobs))]
+        else:
+            of = [[j for j, r in enumerate(self.row) if r == row] for row in range(len(self.prefixes))]
+            logits = logits.repeat_interleave(self.width, dim=0)
+        # An empty slot writes along with its row's first, and nobody looks.
+        job = torch.tensor([each + each[:1] * (self.width - len(each)) for each in of], device=self.device).flatten()
+        used = torch.tensor([[i < len(each) for i in range(self.width)] for each in of], device=self.device).flatten()
+        if jobs[0].own:
+            logits = self.go_on(torch.tensor([jobs[j].own for j in job.tolist()], device=self.device))
+        return logits, job, used
+
+    def go_on(self, tokens: Int[Tensor, "slots new"]) -> Float[Tensor, "slots words"]:
+        """Logits after the tokens that every branch goes on with."""
+        new = tokens.shape[1]
+        later = torch.arange(new, device=self.device).repeat(self.width)
+        position = self.length[:, None] + later
+        self.length = self.length + new
+        if self.width == 1:
+            attention = self.mask = torch.cat([self.mask, torch.ones_like(tokens)], dim=1)
+        else:
+            branch = torch.arange(self.width, device=self.device).repeat_interleave(new)
+            time = len(self.time) + later  # counted in columns: any number that grows does
+            self.branch, self.time = torch.cat([self.branch, branch]), torch.cat([self.time, time])
+            own = (self.branch == branch[:, None]) & (self.time <= time[:, None])
+            n_rows, n_new = position.shape
+            prefix = self.mask.bool()[:, None].expand(-1, n_new, -1)
+            attention = self._as_mask(torch.cat([prefix, own.expand(n_rows, -1, -1)], dim=2)[:, None])
+        logits = self._read(tokens.reshape(position.shape), position, attention, position.shape[1])
+        return logits[:, new - 1 :: new].flatten(0, 1)
+
+    def keep(self, alive: Bool[Tensor, " rows"]) -> None:
+        """Go on with some rows."""
+        self._select(alive.nonzero()[:, 0])
+
+    def _select(self, rows: Int[Tensor, " kept"]) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask, self.length = self.mask[rows], self.length[rows]
+
+    def _as_mask(self, seen: Tensor) -> Tensor:
+        if self.model.inner.config._attn_implementation == "sdpa":
+            return seen
+        dtype = self.model.get_input_embeddings().weight.dtype
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+
+    def _read(
+        self, tokens: Int[Tensor, "rows new"], position: Int[Tensor, "rows new"], attention: Tensor, last: int
+    ) -> Float[Tensor, "rows last words"]:
+        """Logits of the last columns."""
+        more = {"position_ids": position, "logits_to_keep": last}
+        output = self.model.lm(
+            input_ids=tokens,
+            attention_mask=attention,
+            past_key_values=self.cache,
+            use_cache=True,
+            **{name: value for name, value in more.items() if name in self.known},
+        )
+        return output.logits[:, -last:].float()
 
 
 def draw(scores: Float[Tensor, "rows words"], uniform: Float[Tensor, " rows"]) -> Int[Tensor, " rows"]:

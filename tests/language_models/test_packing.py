@@ -82,7 +82,7 @@ def test_rows_longer_than_the_limit_are_not_shared():
 def test_the_mask_is_worked_by_hand():
     seen = tree_mask(torch.tensor([[PAD, 0, 1, 1, 2]]))[0, 0]
     assert seen.int().tolist() == [
-        [1, 0, 0, 0, 0],  # padding sees itself
+        [1, 0, 0, 0, 0],  # padding sees padding
         [0, 1, 0, 0, 0],
         [0, 1, 1, 0, 0],
         [0, 1, 1, 1, 0],

@@ -228,10 +228,8 @@ def _lay_out(
 def tree_mask(segment: Int[Tensor, "rows length"]) -> Bool[Tensor, "rows one length length"]:
     """Whether each token (third axis) sees each other (fourth): what precedes it in its prefix and its branch.
 
-    Padding sees itself alone, because a softmax over nothing is not a number.
+    Padding sees padding, because a softmax over nothing is not a number; nobody else does.
     """
-    n = segment.shape[1]
-    column = torch.arange(n, device=segment.device)
+    column = torch.arange(segment.shape[1], device=segment.device)
     same = (segment[:, None, :] == PREFIX) | (segment[:, None, :] == segment[:, :, None])
-    seen = same & (segment[:, None, :] != PAD) & (column <= column[:, None])
-    return (seen | torch.eye(n, dtype=torch.bool, device=segment.device))[:, None]
+    return (same & (column <= column[:, None]))[:, None]

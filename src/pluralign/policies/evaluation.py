@@ -39,6 +39,7 @@ from pluralign.language_models.personal import PersonalPolicy, PersonalReward
 from pluralign.language_models.tokens import tokenize
 from pluralign.likelihoods import Decisions, Logit
 from pluralign.rewards import LinearReward
+from pluralign.training.cluster_policies import ClusterPolicies
 from pluralign.training.margins import policy_reference, row_margins
 from pluralign.types import FloatArray, IntArray
 from pluralign.users import UNKNOWN
@@ -149,6 +150,29 @@ def evaluate_policy(
         base = _transformer(pooled, comparisons, beta, reference if same else None, cache, limits, batch_tokens)
     user_ids = policy.model.user_ids
     return _evaluate(judge, comparisons, user_ids, pooled=base, control=control, seed=seed, beta=beta)
+
+
+def evaluate_clusters(
+    policies: ClusterPolicies,
+    comparisons: Comparisons,
+    *,
+    control: bool = True,
+    seed: int = 0,
+    reference: np.ndarray | None = None,
+    cache: str | Path | None = None,
+    batch_tokens: int = 16384,
+) -> Evaluation:
+    """Judge one policy per cluster: every user by its cluster's, strangers by everybody's; arguments as above."""
+    margin = policies.margins(comparisons, reference=reference, cache=cache, batch_tokens=batch_tokens)
+    column = np.append(policies.cluster, policies.n_clusters)  # `UNKNOWN`, -1, is the last
+
+    def predict(user: IntArray) -> Predictions:
+        rows = column[user[comparisons.decision]]
+        return predict_decisions(comparisons, margin[np.arange(len(rows)), rows])
+
+    return _evaluate(
+        predict, comparisons, policies.user_ids, pooled=None, control=control, seed=seed, beta=policies.settings.beta
+    )
 
 
 def evaluate_reward(

@@ -1,0 +1,501 @@
+"""One policy per cluster of users, and who is in which: Algorithm 1 of arXiv 2601.20760 for language models.
+
+Park et al. (arXiv 2405.00254, Algorithm 3) assign each user to the cluster whose reward makes the user's choices
+likeliest and give each cluster the policy that is best for its reward. Here the reward is the policy's own: the
+implicit reward of DPO, so that a cluster's estimate is its policy. By turns,
+
+    f(u) = argmax_k sum_j log sigma(margin of decision j of u under adapter k),           (Eq. 4)
+    adapter k goes on with DPO on the choices of its members.
+
+There is one language model and a LoRA adapter for each cluster. (The other way to have clusters is one model with a
+token per cluster, the user model `cluster` of `train_policy`, hard or soft: cheaper still, and less of a model each.)
+
+Choices that the papers leave open or print otherwise:
+    Eq. 3 of 2601.20760 as printed lacks the max over clusters; every cluster would solve the pooled problem and Eq. 4
+    would be a tie. The estimator that is meant, sum_u max_k, is what is trained.
+    J of its Eq. 1 has a KL penalty; Park et al.'s has none, and neither gives beta, a reference or mu_1. Here: DPO's
+    objective E_pi[r] - beta KL(pi || pi_ref), `beta` of the settings, pi_ref the language model before any training,
+    which knows no user and no cluster. The reward of the baseline trajectories, E_mu_1[r], is subtracted from every
+    policy alike and changes no argmax for a point estimate; it matters inside a minimum over rewards
+    (`pluralign.policies.pessimism`).
+    Start: clusters of a hard fit on frozen features, or at random with restarts, or given. An empty cluster takes the
+    worst served user; ties go to the lowest index.
+    Inner training is inexact, a few steps on from where the adapter stood. So the classification likelihood
+    sum_u max_k need not rise from round to round: it is recorded, and the best round is kept.
+    Soft clusters (`soft`) weight a user's rows by its posterior and are another estimator: maximum likelihood of the
+    mixture instead of the assignment.
+A user's own choices are in the training of its cluster, which flatters that cluster when the user is assigned again,
+and an adapter can learn single responses by heart, which raises the likelihood and says nothing of users. `held_out`
+keeps the decisions on a share of the sources (prompts) out of training, to assign and to choose the round by.
+
+The generic policy, for whom nothing is known of, is an adapter trained on everybody with as many passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import TrainingArguments
+
+from pluralign.comparisons import Comparisons
+from pluralign.errors import ConfigError, NoComparisonsError
+from pluralign.features import Design, Standardizer, Trainable, encode, fit_encoder, make_encoder, used_items
+from pluralign.files import plain, write_json
+from pluralign.inference.clusters import fit_clusters
+from pluralign.inference.hard_em import assign_users, classify, fill_empty
+from pluralign.inference.soft_em import posterior
+from pluralign.language_models.personal import PersonalPolicy
+from pluralign.language_models.tokens import PreferenceTokens, tokenize
+from pluralign.likelihoods import Decisions, Logit
+from pluralign.training.data import PairDataset
+from pluralign.training.margins import policy_reference, row_margins
+from pluralign.training.reference import default_cache_dir, reference_log_probs
+from pluralign.training.settings import PolicySettings, changed
+from pluralign.training.train import TOKENIZER, make_arguments, make_config, prepare
+from pluralign.training.trainer import PreferenceTrainer
+from pluralign.types import FloatArray, IntArray
+from pluralign.users import UNKNOWN
+
+Values: TypeAlias = dict[str, Tensor]
+CLUSTERS = "clusters.json"
+NOBODY = {"kind": "uniform", "n_tokens": 0}
+TOLERANCE = 0.01  # nats per decision: a round in which nobody moves and that gains less is the last
+LEAST_WEIGHT = 1e-3  # rows of a smaller posterior are left out of a soft cluster's training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a round of training and assigning came to.
+
+    Attributes:
+        start: Which restart it belongs to.
+        log_likelihood: Hard: sum_u max_k of the users' log-likelihoods; soft: of the mixture. In nats.
+        sizes: Users of each cluster after the round.
+        moved: Users whom the round put elsewhere.
+    """
+
+    start: int
+    log_likelihood: float
+    sizes: tuple[int, ...]
+    moved: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClusterPolicies:
+    """A language model with an adapter for each cluster and one for everybody.
+
+    Attributes:
+        model: The language model; between uses its adapter holds anything.
+        tokenizer: Its tokenizer.
+        adapters: Trained values of each cluster, by name.
+        generic: Those of everybody's adapter.
+        user_ids: The users' names.
+        cluster: Cluster of each user, (users,).
+        membership: Posterior of each cluster for every user, one-hot where hard, (users, clusters).
+        rounds: Every round of every restart.
+        settings: What training depended on; `beta` holds the policies to the reference.
+    """
+
+    model: PersonalPolicy
+    tokenizer: Any
+    adapters: tuple[Values, ...]
+    generic: Values
+    user_ids: tuple[str, ...]
+    cluster: IntArray
+    membership: FloatArray
+    rounds: tuple[Round, ...]
+    settings: PolicySettings
+
+    @property
+    def n_clusters(self) -> int:
+        return len(self.adapters)
+
+    @contextmanager
+    def use(self, cluster: int | None) -> Iterator[PersonalPolicy]:
+        """The policy of a cluster, None the generic one, until the context ends."""
+        if cluster is not None and not 0 <= cluster < self.n_clusters:
+            raise ConfigError(f"there is no cluster {cluster}; there are {self.n_clusters}")
+        load_values(self.model, self.generic if cluster is None else self.adapters[cluster])
+        yield self.model
+
+    def margins(
+        self,
+        comparisons: Comparisons,
+        *,
+        reference: np.ndarray | None = None,
+        cache: str | Path | None = None,
+        batch_tokens: int = 16384,
+    ) -> FloatArray:
+        """Margin of every row under every cluster's policy, and last under the generic one, (rows, clusters + 1)."""
+        tokens = _tokens(comparisons, self.tokenizer, self.settings)
+        if reference is None:
+            reference = policy_reference(self.model, tokens, cache=cache, batch_tokens=batch_tokens)
+        columns = []
+        for cluster in (*range(self.n_clusters), None):
+            with self.use(cluster) as model:
+                columns.append(_margins(model, tokens, reference, self.settings.beta, batch_tokens))
+        return np.stack(columns, axis=1)
+
+    def assign(self, comparisons: Comparisons, **settings: Any) -> IntArray:
+        """Cluster of every user of some comparisons from the user's own choices alone (Eq. 4), (users,).
+
+        Args:
+            comparisons: Their choices; the users need not be known.
+            settings: As of `margins`.
+
+        Raises:
+            NoComparisonsError: A user has no choice.
+        """
+        margin = self.margins(comparisons, **settings)[:, :-1]
+        log_prob = decision_log_probs(comparisons, margin)
+        user = torch.as_tensor(comparisons.user[comparisons.first_row], dtype=torch.int64)
+        return assign_users(log_prob, user, comparisons.n_users).numpy().astype(np.int32)
+
+    def save(self, folder: str | Path) -> None:
+        """Write one policy folder for each cluster and for everybody, and who is in which cluster.
+
+        `cluster-K/adapter` is an ordinary PEFT adapter, which engines that serve several adapters on one base load.
+        """
+        folder = Path(folder)
+        for cluster in (*range(self.n_clusters), None):
+            own = folder / ("generic" if cluster is None else f"cluster-{cluster}")
+            with self.use(cluster) as model:
+                model.save(own)
+            self.tokenizer.save_pretrained(own / TOKENIZER)
+        write_json(folder / CLUSTERS, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the adapters."""
+        return {
+            "n_clusters": self.n_clusters,
+            "cluster": dict(zip(self.user_ids, self.cluster.tolist(), strict=True)),
+            "membership": dict(zip(self.user_ids, self.membership.tolist(), strict=True)),
+            "rounds": [asdict(each) for each in self.rounds],
+            "settings": plain(asdict(self.settings)),
+            "reference": {"model": self.model.config.base, "users": None, "beta": self.settings.beta},
+        }
+
+
+def train_cluster_policies(
+    comparisons: Comparisons,
+    base: str | Path,
+    *,
+    n_clusters: int = 2,
+    assignment: Mapping[str, int] | None = None,
+    max_rounds: int = 5,
+    soft: bool = False,
+    start: str = "features",
+    features: str = "tfidf",
+    n_starts: int = 1,
+    held_out: float = 0.0,
+    out: str | Path | None = None,
+    settings: PolicySettings | None = None,
+    args: TrainingArguments | Mapping[str, Any] | None = None,
+    cache: str | Path | None = None,
+    loading: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> ClusterPolicies:
+    """Train an adapter for each cluster by DPO and assign users, in turns.
+
+    Args:
+        comparisons: What to learn from.
+        base: Hub id or folder of the language model, which is the reference too.
+        n_clusters: K.
+        assignment: Cluster of every user by name, to begin with; those of a study, say. With `max_rounds=0` the users
+            stay there and each adapter is trained once.
+        max_rounds: Rounds of training and assigning, which end before when nobody moves and training gains no more.
+        soft: Posterior memberships.
+        start: Where there is no assignment: "features", a hard fit on frozen features, or "random".
+        features: Encoder of that fit, by name.
+        n_starts: Random starts, all run to their end.
+        held_out: Share of the sources whose decisions are not trained on and that users are assigned by.
+        out: Folder to save to.
+        settings: Of training; its users are nobody's and its alpha 0.
+        args: `TrainingArguments` of one adapter's training in one round, or some of their fields.
+        cache: Folder of the reference's log-probabilities.
+        loading: What `from_pretrained` needs.
+        seed: Of starts and of who is held out.
+        changes: Fields of `settings`, by name.
+
+    Raises:
+        ConfigError: A setting is not accepted, or a user has no cluster in `assignment`.
+        NoComparisonsError: All of a user's decisions are held out, or none.
+    """
+    settings = changed(PolicySettings(users=NOBODY, alpha=0.0, seed=seed) if settings is None else settings, changes)
+    if settings.users.get("kind") != "uniform" or settings.users.get("n_tokens", 0):
+        raise ConfigError(f"users are {dict(settings.users)}; an adapter per cluster has no user tokens beside it")
+    _check(n_clusters, max_rounds, n_starts, held_out, start)
+    tokenizer, tokens = prepare(comparisons, base, settings, loading)
+    n_users = len(tokens.user_ids)
+    if n_clusters > n_users:
+        raise ConfigError(f"n_clusters is {n_clusters}, but there are {n_users} users")
+    with TemporaryDirectory() as scratch:
+        arguments = make_arguments({"save_strategy": "no", **_fields(args)}, scratch)
+        model = PersonalPolicy.make(make_config(base, (), settings), seed=settings.seed, **(loading or {}))
+        model.to(arguments.device)
+        fit = _Fit(
+            model=model,
+            comparisons=comparisons,
+            tokens=tokens,
+            reference=reference_log_probs(
+                model,
+                tokens,
+                cache=default_cache_dir() if cache is None else cache,
+                rank=arguments.process_index,
+                world=arguments.world_size,
+                progress=not arguments.disable_tqdm,
+            ),
+            settings=settings,
+            args=arguments,
+            begin=copy_values(model),
+            judged=_hold_out(comparisons, held_out, seed),
+            soft=soft,
+        )
+        if assignment is not None:
+            starts = [_given(assignment, tokens.user_ids, n_clusters)]
+        elif start == "features":
+            starts = [cluster_by_features(comparisons, tokens.user_ids, n_clusters, features=features, seed=seed)]
+        else:
+            rng = np.random.default_rng(seed)
+            starts = [rng.permutation(np.arange(n_users) % n_clusters).astype(np.int32) for _ in range(n_starts)]
+        ended = [fit.run(each, n_clusters, max_rounds, number) for number, each in enumerate(starts)]
+        best = max(ended, key=lambda each: each.log_likelihood)
+        found = ClusterPolicies(
+            model=model,
+            tokenizer=tokenizer,
+            adapters=best.adapters[:-1],
+            generic=best.adapters[-1],
+            user_ids=tokens.user_ids,
+            cluster=best.cluster,
+            membership=best.membership,
+            rounds=tuple(each for run in ended for each in run.rounds),
+            settings=settings,
+        )
+        model.eval()
+        if out is not None and arguments.should_save:
+            found.save(out)
+    return found
+
+
+def cluster_by_features(
+    comparisons: Comparisons, user_ids: tuple[str, ...], n_clusters: int, *, features: str = "tfidf", seed: int = 0
+) -> IntArray:
+    """Clusters of a hard fit on frozen features, where training may begin, (users,)."""
+    maker = make_encoder(features)
+    encoder = fit_encoder(maker, comparisons) if isinstance(maker, Trainable) else maker
+    raw = encode(comparisons, encoder, progress=False)
+    design = Design.of(comparisons, Standardizer.fit(raw, used_items(comparisons)).transform(raw))
+    found = fit_clusters(design, n_clusters, soft=False, ridge=1.0, seed=seed, exact=False).model.membership.argmax(1)
+    number = {name: i for i, name in enumerate(comparisons.user_ids)}
+    return found.numpy(force=True)[[number[name] for name in user_ids]].astype(np.int32)
+
+
+def decision_log_probs(comparisons: Comparisons, margin: FloatArray) -> Tensor:
+    """Log-probability of every decision under every policy, in nats, (decisions, policies).
+
+    Args:
+        comparisons: The decisions.
+        margin: Of every row under every policy, (rows, policies).
+    """
+    n = len(comparisons)
+    outcome = np.ones(n) if comparisons.outcome is None else comparisons.outcome
+    decisions = Decisions(
+        index=torch.as_tensor(comparisons.decision, dtype=torch.int64),
+        outcome=torch.as_tensor(outcome, dtype=torch.float64),
+        position=torch.zeros(n, dtype=torch.float64),
+    )
+    log_prob = Logit().log_prob(torch.as_tensor(margin, dtype=torch.float64), decisions)
+    if comparisons.weight is None:
+        return log_prob
+    return log_prob * torch.as_tensor(comparisons.weight[comparisons.first_row], dtype=torch.float64)[:, None]
+
+
+def copy_values(model: PersonalPolicy) -> Values:
+    """What training has made of a model so far."""
+    return {name: value.detach().clone() for name, value in model.trained().items()}
+
+
+def load_values(model: PersonalPolicy, values: Values) -> None:
+    """Put trained values back."""
+    with torch.no_grad():
+        for name, value in model.trained().items():
+            value.copy_(values[name])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _State:
+    """A run of the alternation at its best round."""
+
+    adapters: tuple[Values, ...]
+    cluster: IntArray
+    membership: FloatArray
+    log_likelihood: float
+    rounds: tuple[Round, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Fit:
+    """What the rounds of all starts share. Users are numbered as in `tokens`; `judged` marks the decisions assigned by,
+    or is None where all are both trained on and assigned by."""
+
+    model: PersonalPolicy
+    comparisons: Comparisons
+    tokens: PreferenceTokens
+    reference: np.ndarray
+    settings: PolicySettings
+    args: TrainingArguments
+    begin: Values
+    judged: np.ndarray | None
+    soft: bool
+
+    def run(self, cluster: IntArray, n_clusters: int, max_rounds: int, start: int) -> _State:
+        """Train and assign by turns from an assignment."""
+        adapters = (self.begin,) * (n_clusters + 1)
+        membership = np.eye(n_clusters)[cluster]
+        best: _State | None = None
+        rounds: list[Round] = []
+        for _ in range(max(1, max_rounds)):
+            shares = np.concatenate([membership, np.ones((len(membership), 1))], axis=1)
+            adapters = tuple(self.train(values, shares[:, k]) for k, values in enumerate(adapters))
+            log_prob = self.user_log_prob(adapters[:-1])
+            value, found = self.assign(log_prob, membership)
+            if max_rounds == 0:
+                value, found = float((membership * log_prob).sum()), membership
+            moved = found.argmax(1) != membership.argmax(1)
+            rounds.append(
+                Round(
+                    start=start,
+                    log_likelihood=value,
+                    sizes=tuple(np.bincount(found.argmax(1), minlength=n_clusters).tolist()),
+                    moved=int(moved.sum()),
+                )
+            )
+            if best is None or value > best.log_likelihood:
+                best = _State(
+                    adapters=adapters,
+                    cluster=found.argmax(1).astype(np.int32),
+                    membership=found,
+                    log_likelihood=value,
+                    rounds=(),
+                )
+            membership = self.refilled(found, log_prob)
+            gain = np.inf if len(rounds) < 2 else value - rounds[-2].log_likelihood
+            if not moved.any() and gain < TOLERANCE * self.comparisons.n_decisions:
+                break
+        assert best is not None
+        return _State(**{**best.__dict__, "rounds": tuple(rounds)})
+
+    def train(self, values: Values, share: FloatArray) -> Values:
+        """An adapter after DPO on rows weighted by their users' shares, (users,)."""
+        tokens = self.tokens
+        keep = share[tokens.user] > LEAST_WEIGHT
+        if self.judged is not None:
+            keep &= ~self.judged[self.comparisons.decision]
+        if not keep.any():
+            return values
+        rows = tokens.take(keep)
+        rows = replace(rows, weight=rows.weight * share[rows.user])
+        load_values(self.model, values)
+        trainer = PreferenceTrainer(
+            self.model, self.args, self.settings, train=PairDataset(tokens=rows, reference=self.reference)
+        )
+        trainer.train()
+        return copy_values(self.model)
+
+    def user_log_prob(self, adapters: tuple[Values, ...]) -> FloatArray:
+        """Log-likelihood of each user's decisions under each adapter, in nats, (users, adapters)."""
+        columns = []
+        for values in adapters:
+            load_values(self.model, values)
+            columns.append(_margins(self.model, self.tokens, self.reference, self.settings.beta))
+        log_prob = decision_log_probs(self.comparisons, np.stack(columns, axis=1)).numpy()
+        if self.judged is not None:
+            log_prob = log_prob * self.judged[:, None]
+        total = np.zeros((len(self.tokens.user_ids), len(adapters)))
+        np.add.at(total, self.tokens.user[self.comparisons.first_row], log_prob)
+        return total
+
+    def assign(self, log_prob: FloatArray, membership: FloatArray) -> tuple[float, FloatArray]:
+        """The objective, and the membership that attains it."""
+        users = torch.as_tensor(log_prob)[:, None]
+        if self.soft:
+            share = torch.as_tensor(membership.mean(0)).clamp(min=1e-12)[None]
+            value, found = posterior(users, share)
+        else:
+            value, found = classify(users)
+        return float(value[0]), found[:, 0].numpy()
+
+    def refilled(self, membership: FloatArray, log_prob: FloatArray) -> FloatArray:
+        """A membership in which no cluster is empty."""
+        if self.soft:
+            return membership
+        size = np.bincount(self.tokens.user, minlength=len(membership)).astype(np.float64)
+        filled = fill_empty(
+            torch.as_tensor(membership)[:, None], torch.as_tensor(log_prob)[:, None], torch.as_tensor(size)
+        )
+        return filled[:, 0].numpy()
+
+
+def _margins(
+    model: PersonalPolicy, tokens: PreferenceTokens, reference: np.ndarray, beta: float, batch_tokens: int = 16384
+) -> FloatArray:
+    nobody = np.full(len(tokens), UNKNOWN)
+    return row_margins(model, tokens, nobody, reference=reference, beta=beta, batch_tokens=batch_tokens)
+
+
+def _tokens(comparisons: Comparisons, tokenizer: Any, settings: PolicySettings) -> PreferenceTokens:
+    return tokenize(comparisons, tokenizer, max_prompt=settings.max_prompt, max_response=settings.max_response)
+
+
+def _fields(args: TrainingArguments | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if isinstance(args, TrainingArguments):
+        raise ConfigError("give the fields of TrainingArguments as a mapping")
+    return args or {}
+
+
+def _check(n_clusters: int, max_rounds: int, n_starts: int, held_out: float, start: str) -> None:
+    for name, value, least in (("n_clusters", n_clusters, 1), ("max_rounds", max_rounds, 0), ("n_starts", n_starts, 1)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; it must be at least {least}")
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"held_out is {held_out}; it must be at least 0 and below 1")
+    if start not in ("features", "random"):
+        raise ConfigError(f'start is "{start}"; it must be features or random')
+
+
+def _given(assignment: Mapping[str, int], user_ids: tuple[str, ...], n_clusters: int) -> IntArray:
+    missing = [name for name in user_ids if name not in assignment]
+    if missing:
+        raise ConfigError(f"users {missing[:10]} have no cluster in the assignment")
+    cluster = np.array([assignment[name] for name in user_ids], dtype=np.int32)
+    if cluster.min() < 0 or cluster.max() >= n_clusters:
+        raise ConfigError(f"the assignment has clusters {cluster.min()} to {cluster.max()}, not 0 to {n_clusters - 1}")
+    return cluster
+
+
+def _hold_out(comparisons: Comparisons, share: float, seed: int) -> np.ndarray | None:
+    """Decisions that users are assigned by and nothing is trained on, (decisions,): those of a share of the sources.
+
+    Raises:
+        NoComparisonsError: A user has decisions on one side only.
+    """
+    if not share:
+        return None
+    user, source = (column[comparisons.first_row] for column in (comparisons.user, comparisons.source))
+    present = np.unique(source)
+    drawn = np.random.default_rng([seed, 1]).permutation(present)[: max(1, round(share * len(present)))]
+    judged = np.isin(source, drawn)
+    n, n_judged = (np.bincount(each, minlength=comparisons.n_users) for each in (user, user[judged]))
+    torn = np.flatnonzero((n > 0) & ((n_judged == 0) | (n_judged == n)))
+    if len(torn):
+        raise NoComparisonsError(torn.tolist())
+    return judged

@@ -1,0 +1,168 @@
+"""An adapter for each cluster of users, and who is in which."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from pluralign.comparisons import Comparisons
+from pluralign.comparisons.table import from_columns
+from pluralign.errors import ConfigError, NoComparisonsError
+from pluralign.policies.evaluation import evaluate_clusters
+from pluralign.policies.policy import Policy
+from pluralign.training.cluster_policies import (
+    ClusterPolicies,
+    _hold_out,
+    cluster_by_features,
+    decision_log_probs,
+    train_cluster_policies,
+)
+
+from ..tiny_models import save_tiny_llama
+
+GROUP = np.array([0, 0, 0, 0, 1, 1, 1])
+ARGS = {"learning_rate": 2e-2, "per_device_train_batch_size": 14, "use_cpu": True, "disable_tqdm": True}
+SETTINGS = {"beta": 0.5, "lora": {"r": 4, "lora_alpha": 8}}
+
+
+def choices(group: np.ndarray, *, n: int = 6, seed: int = 0, prefix: str = "user") -> Comparisons:
+    """Users of group 0 choose what is written in a's, users of group 1 what is written in z's."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user, which in enumerate(group.tolist()):
+        for _ in range(n):
+            ends = rng.integers(0, 10, 2)
+            pair = [f"aa a {ends[0]}", f"zz z {ends[1]}"]
+            rows.append((f"{prefix} {user}", f"say {rng.integers(4)}", pair[which], pair[1 - which]))
+    user, prompt, chosen, rejected = zip(*rows, strict=True)
+    return from_columns(prompt=prompt, chosen=chosen, rejected=rejected, user=user)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+def train(base: Path, comparisons: Comparisons, folder: Path, **settings) -> ClusterPolicies:
+    return train_cluster_policies(comparisons, base, args=ARGS, cache=folder, **{**SETTINGS, **settings})
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory) -> ClusterPolicies:
+    """From an assignment with two users misplaced."""
+    wrong = dict(zip((f"user {i}" for i in range(7)), [0, 0, 0, 1, 1, 1, 0], strict=True))
+    return train(base, choices(GROUP), tmp_path_factory.mktemp("cache"), assignment=wrong, max_rounds=4)
+
+
+def test_misplaced_users_find_their_cluster(trained):
+    assert trained.cluster.tolist() == GROUP.tolist()
+    assert trained.rounds[0].moved == 2
+    assert trained.rounds[-1].sizes == (4, 3)
+
+
+def test_each_clusters_policy_serves_its_users_and_the_generic_one_the_majority(trained, tmp_path):
+    found = evaluate_clusters(trained, choices(GROUP, seed=1), cache=tmp_path)
+    assert found.top.estimate == 1
+    assert found.table["generic"].scores.accuracy == pytest.approx(4 / 7, abs=0.05)
+    assert found.over_generic["log_prob"].low > 0
+
+
+def test_new_users_are_placed_by_their_own_choices(trained, tmp_path):
+    new = choices(np.array([1, 0, 1]), n=2, seed=2, prefix="new")
+    assert trained.assign(new, cache=tmp_path).tolist() == [1, 0, 1]
+    with pytest.raises(NoComparisonsError, match=r"users \[2\]"):
+        trained.assign(new.take(np.arange(4)), cache=tmp_path)
+
+
+def test_the_best_round_is_kept(trained, tmp_path):
+    margin = trained.margins(choices(GROUP), cache=tmp_path)[:, :2]
+    per_user = np.zeros((7, 2))
+    np.add.at(per_user, choices(GROUP).user, decision_log_probs(choices(GROUP), margin).numpy())
+    best = max(each.log_likelihood for each in trained.rounds)
+    assert per_user.max(1).sum() == pytest.approx(best, abs=1e-3)
+
+
+def test_saved_clusters_are_ordinary_policies(trained, tmp_path):
+    trained.save(tmp_path)
+    asked, said = ["say 1", "say 1"], ["aa a 3", "zz z 3"]
+    for cluster, name in ((0, "cluster-0"), (1, "cluster-1"), (None, "generic")):
+        with trained.use(cluster) as model:
+            kept = Policy(model, trained.tokenizer).log_prob(asked, said, [None, None])
+        again = Policy.load(tmp_path / name).log_prob(asked, said, [None, None])
+        np.testing.assert_allclose(again, kept, rtol=1e-6)
+        assert (tmp_path / name / "adapter" / "adapter_config.json").is_file()
+    written = json.loads((tmp_path / "clusters.json").read_text())
+    assert written["cluster"]["user 6"] == 1
+    assert written["reference"] == {"model": trained.model.config.base, "users": None, "beta": 0.5}
+
+
+def test_one_cluster_is_the_pooled_policy(base, tmp_path):
+    found = train(base, choices(GROUP), tmp_path, n_clusters=1, assignment={f"user {i}": 0 for i in range(7)})
+    for name, value in found.generic.items():
+        assert torch.equal(found.adapters[0][name], value)
+
+
+def test_without_rounds_users_stay_where_a_study_put_them(base, tmp_path):
+    given = dict(zip((f"user {i}" for i in range(7)), [1, 0, 0, 0, 0, 1, 1], strict=True))
+    found = train(base, choices(GROUP), tmp_path, assignment=given, max_rounds=0)
+    assert found.cluster.tolist() == [1, 0, 0, 0, 0, 1, 1]
+    assert [each.moved for each in found.rounds] == [0]
+
+
+def test_an_empty_cluster_takes_who_is_served_worst(base, tmp_path):
+    # Everybody in cluster 0: cluster 1 is the base model, whose margins are 0, and the minority prefers that.
+    found = train(base, choices(GROUP), tmp_path, assignment={f"user {i}": 0 for i in range(7)}, max_rounds=3)
+    assert adjusted_rand_score(GROUP, found.cluster) == 1
+
+
+def test_soft_clusters_find_the_groups(base, tmp_path):
+    found = train(base, choices(GROUP), tmp_path, soft=True, start="features", max_rounds=2)
+    assert adjusted_rand_score(GROUP, found.cluster) == 1
+    np.testing.assert_allclose(found.membership.sum(1), 1)
+
+
+def test_frozen_features_give_the_start():
+    assert adjusted_rand_score(GROUP, cluster_by_features(choices(GROUP), choices(GROUP).user_ids, 2)) == 1
+
+
+def test_what_is_held_out_is_whole_prompts_with_everybody_on_both_sides():
+    table = choices(GROUP, n=20)
+    judged = _hold_out(table, 0.5, seed=0)
+    assert len(np.unique(table.source[judged])) == 2
+    assert not set(table.source[judged]) & set(table.source[~judged])
+    assert set(table.user[judged]) == set(table.user[~judged]) == set(range(7))
+    with pytest.raises(NoComparisonsError):
+        _hold_out(choices(GROUP, n=1), 0.5, seed=0)
+
+
+def test_held_out_choices_are_not_trained_on(base, tmp_path):
+    # All that users are assigned by is turned round: whoever trained on it would not be served so badly.
+    table = choices(GROUP, n=12)
+    judged = _hold_out(table, 0.5, seed=0)
+    chosen = np.where(judged, table.rejected, table.chosen)
+    rejected = np.where(judged, table.chosen, table.rejected)
+    turned = replace(table, chosen=chosen, rejected=rejected)
+    given = {f"user {i}": int(g) for i, g in enumerate(GROUP)}
+    found = train(base, turned, tmp_path, assignment=given, max_rounds=1, held_out=0.5)
+    assert found.cluster.tolist() == (1 - GROUP).tolist()  # by the turned choices each fits the other cluster
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_clusters": 0}, "n_clusters is 0"),
+        ({"n_clusters": 9}, "n_clusters is 9, but there are 7 users"),
+        ({"assignment": {"user 0": 0}}, "have no cluster"),
+        ({"assignment": {f"user {i}": 2 for i in range(7)}}, "not 0 to 1"),
+        ({"start": "guess"}, 'start is "guess"'),
+        ({"held_out": 1.0}, r"held_out is 1\.0"),
+        ({"users": {"kind": "individual", "n_tokens": 1}}, "no user tokens"),
+    ],
+)
+def test_what_cannot_be(base, tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        train(base, choices(GROUP), tmp_path, **settings)

@@ -76,7 +76,6 @@ def test_settings_that_cannot_be(settings, message):
         check_loss(**{"loss": "sigmoid", "beta": 0.5, "smoothing": 0.0, **settings})
 
 
-@pytest.mark.study
 def test_a_table_of_rewards_reaches_the_vote_share():
     """Lemma 3.2 of arXiv 2402.05133: sigmoid(margin) is the share of users who chose the first response."""
     share = torch.tensor([0.5, 0.6, 0.75, 0.9])
@@ -94,3 +93,26 @@ def test_a_table_of_rewards_reaches_the_vote_share():
 
     optimiser.step(closure)
     torch.testing.assert_close(torch.sigmoid(margin.detach()), share, atol=1e-4, rtol=0)
+
+
+def test_minorities_move_with_the_majority():
+    """Lemma 3.3 of arXiv 2402.05133: the pooled optimum lies between the groups, nearer to the larger one.
+
+    |p - p_minority| = P(majority) |p_majority - p_minority|, and the minority is never nearer: with >=, because groups
+    of one size, or of one mind, are a tie that the paper's strict inequality leaves out.
+    """
+    for majority, p_major, p_minor in ((0.7, 0.9, 0.2), (0.5, 0.8, 0.3), (0.6, 0.6, 0.6)):
+        margin = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS([margin], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-12)
+
+        def closure(margin=margin, optimiser=optimiser, parts=((majority, p_major), (1 - majority, p_minor))):
+            optimiser.zero_grad()
+            loss = sum(w * preference_loss(margin, torch.tensor([p], dtype=torch.float64)) for w, p in parts).sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        p = torch.sigmoid(margin).item()
+        assert abs(p - p_minor) == pytest.approx(majority * abs(p_major - p_minor), abs=1e-5)
+        assert abs(p - p_major) == pytest.approx((1 - majority) * abs(p_major - p_minor), abs=1e-5)
+        assert abs(p - p_minor) >= abs(p - p_major) - 1e-5

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from pluralign.language_models.packing import Sequence, pack
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.users import UNKNOWN
 
-Mixture: TypeAlias = Literal["exact", "sampled"]
 STEPS_TOGETHER = 16  # rows of so many steps are sorted by length among themselves
 ORDER, DROP = 0, 1  # what a draw is for
 
@@ -115,7 +114,7 @@ class StepSampler(Sampler[list[Key]]):
         rank: int = 0,
         world: int = 1,
         alpha: float = 1.0,
-        mixture: Mixture = "exact",
+        mixture: str = "exact",
         seed: int = 0,
         drop_last: bool = False,
     ) -> None:
@@ -128,7 +127,7 @@ class StepSampler(Sampler[list[Key]]):
             rank: Number of this process.
             world: Number of processes.
             alpha: Weight of the personal term.
-            mixture: Whether rows have both terms or one that is drawn.
+            mixture: "exact", rows have both terms, or "sampled", one that is drawn.
             seed: Where orders and draws come from.
             drop_last: Leave out the rows that do not fill a step.
 
@@ -218,14 +217,14 @@ class PairCollator:
     Attributes:
         layout: What `pack` needs to know of the model.
         alpha: Weight of the personal term in the mixture.
-        mixture: Whether both terms are there or one that was drawn.
+        mixture: "exact", both terms, or "sampled", one that was drawn.
         impersonal: Whether all users are one, so that both terms are the same and one is enough.
         share: Whether rows are shared; None where it saves enough.
     """
 
     layout: Mapping[str, Any]
     alpha: float = 1.0
-    mixture: Mixture = "exact"
+    mixture: str = "exact"
     impersonal: bool = False
     share: bool | None = None
 

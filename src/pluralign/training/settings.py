@@ -13,9 +13,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from pluralign.errors import ConfigError
-from pluralign.language_models.packing import Place
-from pluralign.language_models.personal import Head, Tuning
-from pluralign.training.data import Mixture
 from pluralign.training.objectives import check_loss
 
 Chosen = TypeVar("Chosen", bound="Settings")
@@ -52,9 +49,9 @@ class Settings:
 
     users: Mapping[str, Any] = field(default_factory=one_token_each)
     alpha: float = 0.5
-    mixture: Mixture = "exact"
-    place: Place = "after"
-    tuning: Tuning = "lora"
+    mixture: str = "exact"
+    place: str = "after"
+    tuning: str = "lora"
     lora: Mapping[str, Any] | None = None
     loss: str = "sigmoid"
     smoothing: float = 0.0
@@ -98,7 +95,7 @@ class RewardSettings(Settings):
             section 4; TRL's `center_rewards_coefficient`).
     """
 
-    head: Head = "linear"
+    head: str = "linear"
     centring: float = 0.0
 
     def __post_init__(self) -> None:

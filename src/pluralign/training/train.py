@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError, DataError
 from pluralign.files import plain, write_json
 from pluralign.language_models.loading import check_tokenizer, load_tokenizer
-from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy, PersonalReward
+from pluralign.language_models.packing import Place
+from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy, PersonalReward, Tuning
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
 from pluralign.language_models.user_tokens import ClusterTokens
 from pluralign.rewards.transformer import TransformerReward
@@ -246,8 +247,8 @@ def make_config(base: str | Path, user_ids: Any, settings: Settings, **more: Any
         base=str(base),
         users=users,
         user_ids=list(user_ids),
-        place=settings.place,
-        tuning=settings.tuning,
+        place=cast(Place, settings.place),
+        tuning=cast(Tuning, settings.tuning),
         lora=None if settings.lora is None else dict(settings.lora),
         **more,
     )

@@ -145,7 +145,7 @@ def test_hard_clusters_and_descriptions_are_given_by_user(base_folder, compariso
     for given, message in (
         ({}, "user model cluster needs assignment"),
         ({"assignment": {"user 0": 1}}, r"users \['user 1', 'user 2'\] have no assignment"),
-        ({"assignment": {**of, "user 0": 2}}, "clusters are numbered from 0 to 1"),
+        ({"assignment": {**of, "user 0": 2}}, "user 0 is in cluster 2; it must be 0 to 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             train_reward(comparisons, base_folder, out=tmp_path / "c", args=args, users={**users, **given})

@@ -27,7 +27,7 @@ from pluralign.language_models.loading import check_tokenizer, load_tokenizer
 from pluralign.language_models.packing import Place
 from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy, PersonalReward, Tuning
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
-from pluralign.language_models.user_tokens import ClusterTokens
+from pluralign.language_models.user_tokens import ClusterTokens, TextTokens
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.data import PairDataset
 from pluralign.training.reference import default_cache_dir, reference_log_probs, shard_key
@@ -36,7 +36,7 @@ from pluralign.training.trainer import PreferenceTrainer
 
 logger = logging.getLogger(__name__)
 RUN, CHECKPOINTS, TOKENIZER = "run.json", "checkpoints", "tokenizer"
-# P-RLHF's released code: learning rate, schedule, warm-up and number of pairs of a step.
+# Learning rate and schedule are those of P-RLHF's released code, which also warms up over 150 steps: `warmup_steps`.
 ARGUMENTS: dict[str, Any] = {
     "learning_rate": 5e-5,
     "lr_scheduler_type": "cosine",
@@ -260,20 +260,19 @@ def place_users(model: PersonalModel, users: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: A user has none, or the user model takes none.
     """
-    for name, buffer in (("assignment", "cluster"), ("described", "described")):
-        target: Any = getattr(model.users, buffer, None)
-        if (name in users) != isinstance(target, torch.Tensor):
-            what = "needs" if target is not None else "has no"
-            raise ConfigError(f"user model {model.users.kind} {what} {name}")
-        if target is None:
-            continue
+    takes: dict[str, Any] = {}
+    if isinstance(model.users, ClusterTokens) and model.users.hard:
+        takes["assignment"] = model.users.assign
+    if isinstance(model.users, TextTokens):
+        takes["described"] = model.users.describe
+    for name in ("assignment", "described"):
+        if (name in users) != (name in takes):
+            raise ConfigError(f"user model {model.users.kind} {'needs' if name in takes else 'has no'} {name}")
+    for name, take in takes.items():
         missing = [user for user in model.user_ids if user not in users[name]]
         if missing:
             raise ConfigError(f"users {missing[:10]} have no {name}")
-        values = torch.as_tensor(np.array([users[name][user] for user in model.user_ids]))
-        if isinstance(model.users, ClusterTokens) and not ((values >= 0) & (values < model.users.n_clusters)).all():
-            raise ConfigError(f"clusters are numbered from 0 to {model.users.n_clusters - 1}")
-        target.copy_(values.reshape(target.shape))
+        take(torch.as_tensor(np.array([users[name][user] for user in model.user_ids])))
 
 
 def run_key(model: PersonalModel, data: PairDataset, settings: Settings, args: TrainingArguments) -> dict[str, Any]:

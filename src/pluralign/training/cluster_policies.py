@@ -389,7 +389,8 @@ class _Fit:
                 )
             membership = self.refilled(found, log_prob)
             gain = np.inf if len(rounds) < 2 else value - rounds[-2].log_likelihood
-            if not moved.any() and gain < TOLERANCE * self.comparisons.n_decisions:
+            n_judged = self.comparisons.n_decisions if self.judged is None else int(self.judged.sum())
+            if not moved.any() and gain < TOLERANCE * n_judged:
                 break
         assert best is not None
         return _State(**{**best.__dict__, "rounds": tuple(rounds)})

@@ -22,6 +22,8 @@ COMMANDS = {
     "datasets": ("--json",),
     "train-reward": ("--base", "--users", "--head", "--alpha", "--config", "--set", "--hold-out", "--fresh", "--json"),
     "train-dpo": ("--base", "--users", "--beta", "--clusters-from", "--place", "--tuning", "--out", "--json"),
+    "train-clusters": ("--base", "--clusters", "--clusters-from", "--rounds", "--soft", "--held-out", "--json"),
+    "export": ("--user", "--merge", "--json"),
     "generate": ("--prompt", "--user", "--cluster", "--stranger", "--best-of", "--reward", "--out", "--json"),
     "reward": ("--out", "--json"),
 }

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from pluralign.cli.language import find_base, read_rows
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
 from pluralign.training.train import train_policy
 
-from ..tiny_models import save_tiny_llama
+from ..tiny_models import VOCABULARY, save_tiny_llama
 
 QUICK = ["--set", "max_steps=2", "--set", "use_cpu=true", "--batch-size", 4]
 
@@ -104,6 +105,31 @@ def test_clusters_that_were_fitted_are_what_a_policy_is_trained_for(run, base, t
     assert json.loads((out / "pluralign.json").read_text())["users"]["n_clusters"] == 2
     done = run("generate", out, "--prompt", "Hello", "--cluster", 1, "--tokens", 3, "--json")
     assert json.loads(done.out)["responses"][0]["user"] == "cluster 1"
+
+
+def test_export_writes_an_ordinary_checkpoint(run, policy, tmp_path):
+    users = json.loads((policy / "pluralign.json").read_text())["user_ids"]
+    done = run("export", policy, tmp_path / "checkpoint", "--user", users[0], "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["tokens"]) == {"", users[0]}
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint").config.vocab_size == VOCABULARY + 2
+
+
+def test_train_clusters_writes_a_policy_for_each(run, base, texts, tmp_path):
+    out = tmp_path / "clusters"
+    arguments = ["--base", base, "--out", out, "--start", "random", "--rounds", 1]
+    done = run("train-clusters", texts, *arguments, "--set", "max_steps=1", "--set", "use_cpu=true", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert sorted(set(found["cluster"].values())) in ([0], [0, 1])
+    done = run("generate", out / "cluster-1", "--prompt", "Hello", "--tokens", 3, "--json")
+    assert len(json.loads(done.out)["responses"]) == 1
+
+
+def test_describe_needs_covariates(run, base, texts, tmp_path):
+    done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", "--describe", "age")
+    assert done.code == 2
+    assert "says nothing of its users" in done.err
 
 
 def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):

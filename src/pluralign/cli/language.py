@@ -38,6 +38,7 @@ def train(
     more: Mapping[str, object],
     *,
     clusters_from: Path | None,
+    describe: str | None,
     hold_out: float,
     fresh: bool,
     json: bool,
@@ -54,12 +55,11 @@ def train(
     users |= {ours: flags[name] for name, ours in USERS.items() if flags.get(name) is not None}
     if clusters_from is not None:
         users |= hard_clusters(clusters_from)
+    if describe is not None:
+        users |= described(comparisons, describe.split(","))
     if users:
         given["users"] = {"kind": "individual", "n_tokens": 1, **users}
-    held = None
-    if hold_out:
-        split = split_by_source(comparisons, hold_out, seed=int(given.get("seed", 0)))
-        comparisons, held = comparisons.take(split.train), comparisons.take(split.test)
+    comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
     call: Any = train_reward if what == "reward" else train_policy
     with redirect_stdout(sys.stderr):  # the Trainer prints its log on stdout
         model, _ = call(
@@ -119,6 +119,79 @@ def hard_clusters(folder: Path) -> dict[str, Any]:
         "n_clusters": len(reward.users.shares),
         "assignment": dict(zip(reward.user_ids, cluster, strict=True)),
     }
+
+
+def described(comparisons: Comparisons, columns: list[str]) -> dict[str, Any]:
+    """A user model of covariates, as numbers for each user."""
+    from pluralign.language_models.descriptions import describe_covariates
+
+    if comparisons.users is None:
+        raise ConfigError(f"{comparisons.name} says nothing of its users; --describe needs their covariates")
+    rows = describe_covariates(comparisons.users, columns).tolist()
+    return {"kind": "text", "described": dict(zip(comparisons.user_ids, rows, strict=True))}
+
+
+def hold(comparisons: Comparisons, share: float, seed: int) -> tuple[Comparisons, Comparisons | None]:
+    """Comparisons to learn from, and those of a share of the sources."""
+    if not share:
+        return comparisons, None
+    split = split_by_source(comparisons, share, seed=seed)
+    return comparisons.take(split.train), comparisons.take(split.test)
+
+
+def train_clusters(
+    source: Source,
+    base: str,
+    out: Path,
+    config: Path | None,
+    more: Mapping[str, object],
+    *,
+    clusters_from: Path | None,
+    json: bool,
+    **settings: Any,
+) -> None:
+    from pluralign.training.cluster_policies import train_cluster_policies
+    from pluralign.training.settings import PolicySettings
+
+    comparisons = source.load()
+    given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
+    known = {each.name for each in fields(PolicySettings)}
+    if clusters_from is not None:
+        found = hard_clusters(clusters_from)
+        settings |= {"assignment": found["assignment"], "n_clusters": found["n_clusters"]}
+    with redirect_stdout(sys.stderr):
+        policies = train_cluster_policies(
+            comparisons,
+            find_base(base, progress=True),
+            out=out,
+            args={"disable_tqdm": not stderr.is_terminal}
+            | {name: value for name, value in given.items() if name not in known},
+            **settings,
+            **{name: value for name, value in given.items() if name in known},
+        )
+    if json:
+        print_json({"model": str(out), **policies.as_dict()})
+        return
+    sizes = ", ".join(map(str, policies.rounds[-1].sizes)) if policies.rounds else "as given"
+    stdout.print(
+        f"{policies.n_clusters} clusters of {len(policies.user_ids):,} users ({sizes}), an adapter each in "
+        f"{out}/cluster-K, everybody's in {out}/generic",
+        highlight=False,
+    )
+
+
+def export(model: Path, out: Path, users: list[str] | None, *, merge: bool, json: bool) -> None:
+    from pluralign.policies.export import export as write
+    from pluralign.policies.policy import Policy
+
+    exported = write(Policy.load(model), out, users=users, merge=merge)
+    if json:
+        print_json({"folder": str(out), "place": exported.place, "tokens": exported.tokens, "ids": exported.ids})
+    else:
+        stdout.print(
+            f"an ordinary checkpoint in {out}, {len(exported.tokens):,} users and clusters as tokens",
+            highlight=False,
+        )
 
 
 def judge(

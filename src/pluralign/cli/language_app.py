@@ -44,6 +44,10 @@ ClustersFrom = Annotated[
     Path | None,
     typer.Option(help="Folder of fitted clusters (`fit` or a study's models/cluster): each user gets its cluster's."),
 ]
+Describe = Annotated[
+    str | None,
+    typer.Option(help="Covariates of the users' table, with commas: a user is what these say."),
+]
 Alpha = Annotated[
     float | None, typer.Option(help="Weight of the personal term, the rest is the unknown user's; default 0.5.")
 ]
@@ -78,6 +82,7 @@ def train_reward(
     clusters: NClusters = None,
     rank: Rank = None,
     clusters_from: ClustersFrom = None,
+    describe: Describe = None,
     head: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +134,7 @@ def train_reward(
         },
         commands.settings_of("--set", more),
         clusters_from=clusters_from,
+        describe=describe,
         hold_out=hold_out,
         fresh=fresh,
         json=json,
@@ -150,6 +156,7 @@ def train_dpo(
     clusters: NClusters = None,
     rank: Rank = None,
     clusters_from: ClustersFrom = None,
+    describe: Describe = None,
     beta: Annotated[
         float | None, typer.Option(help="How strongly the reference, the base without users, holds; default 0.5.")
     ] = None,
@@ -200,9 +207,56 @@ def train_dpo(
         },
         commands.settings_of("--set", more),
         clusters_from=clusters_from,
+        describe=describe,
         hold_out=hold_out,
         fresh=fresh,
         json=json,
+    )
+
+
+@app.command("train-clusters", rich_help_panel=PANEL)
+def train_clusters(
+    data: Data,
+    base: Base,
+    out: OutModel,
+    path: DataPath = None,
+    column: Columns = None,
+    option: Options = None,
+    config: TrainConfig = None,
+    more: More = None,
+    clusters: Annotated[int, typer.Option("--clusters", help="Number of clusters.")] = 2,
+    clusters_from: ClustersFrom = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of training and assigning; 0 leaves users where they start.")] = 5,
+    start: Annotated[str, typer.Option(help="From `features` (a fit on frozen ones) or at `random`.")] = "features",
+    soft: Annotated[bool, typer.Option("--soft", help="Rows weigh by the posterior of their user's cluster.")] = False,
+    held_out: Annotated[float, typer.Option(help="Share of the sources that users are assigned by.")] = 0.0,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Train one policy per cluster by DPO and assign users to them, in turns (2601.20760, Algorithm 1).
+
+    Each OUT/cluster-K/adapter is an ordinary LoRA adapter.
+
+    \b
+      pluralign train-clusters rows.jsonl --base MODEL --clusters 2 --held-out 0.2 --out models/clusters
+      pluralign train-clusters rows.jsonl --base MODEL --clusters-from studies/mine/models/cluster --rounds 0 --out ...
+    """
+    from pluralign.cli import commands, language
+
+    language.train_clusters(
+        commands.Source(data, path, column, option),
+        base,
+        out,
+        config,
+        commands.settings_of("--set", more),
+        clusters_from=clusters_from,
+        json=json,
+        n_clusters=clusters,
+        max_rounds=rounds,
+        start=start,
+        soft=soft,
+        held_out=held_out,
+        seed=seed or 0,
     )
 
 
@@ -282,3 +336,20 @@ def reward(
     from pluralign.cli import language
 
     language.reward(model, file, out, json=json)
+
+
+@app.command(rich_help_panel=PANEL)
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder that `train-dpo` wrote.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the checkpoint.")],
+    user: Annotated[list[str] | None, typer.Option("--user", help="Which users; default all. Repeatable.")] = None,
+    merge: Annotated[bool, typer.Option("--merge/--adapter", help="LoRA added to the weights, or beside them.")] = True,
+    json: Json = False,
+) -> None:
+    """Write an ordinary checkpoint in which users are tokens, for transformers alone or a server.
+
+    Clusters and the generic user are always among them; nobody's token is ever written by the model.
+    """
+    from pluralign.cli import language
+
+    language.export(model, out, user, merge=merge, json=json)

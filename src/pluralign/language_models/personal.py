@@ -240,7 +240,10 @@ class PersonalModel(PreTrainedModel):
         """Attention mask of a batch: plain where no row has several branches, else who sees whom."""
         if not packed.shared:
             return (packed.segment != PAD).long()
-        seen = tree_mask(packed.segment)
+        return self.as_mask(tree_mask(packed.segment))
+
+    def as_mask(self, seen: Bool[Tensor, "rows one length width"]) -> Tensor:
+        """Who sees whom, as the attention that is in use reads it: as it is, or as numbers to add."""
         if self.inner.config._attn_implementation == "sdpa":
             return seen
         dtype = self.get_input_embeddings().weight.dtype

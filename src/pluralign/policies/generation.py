@@ -350,7 +350,7 @@ class _Branches:
             own = (self.branch == branch[:, None]) & (self.time <= time[:, None])
             n_rows, n_new = position.shape
             prefix = self.mask.bool()[:, None].expand(-1, n_new, -1)
-            attention = self._as_mask(torch.cat([prefix, own.expand(n_rows, -1, -1)], dim=2)[:, None])
+            attention = self.model.as_mask(torch.cat([prefix, own.expand(n_rows, -1, -1)], dim=2)[:, None])
         logits = self._read(tokens.reshape(position.shape), position, attention, position.shape[1])
         return logits[:, new - 1 :: new].flatten(0, 1)
 
@@ -361,12 +361,6 @@ class _Branches:
     def _select(self, rows: Int[Tensor, " kept"]) -> None:
         self.cache.batch_select_indices(rows)
         self.mask, self.length = self.mask[rows], self.length[rows]
-
-    def _as_mask(self, seen: Tensor) -> Tensor:
-        if self.model.inner.config._attn_implementation == "sdpa":
-            return seen
-        dtype = self.model.get_input_embeddings().weight.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
     def _read(
         self, tokens: Int[Tensor, "rows new"], position: Int[Tensor, "rows new"], attention: Tensor, last: int

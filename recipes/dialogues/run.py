@@ -19,15 +19,14 @@ from pluralign.language_models.personal import PersonalConfig, PersonalPolicy
 from pluralign.policies.best_of_n import choose_best
 from pluralign.policies.evaluation import evaluate_policy, evaluate_reward, predict_decisions
 from pluralign.policies.policy import Policy
-from pluralign.populations.dialogues import AXES, Dialogues, embedded_language_model, parse_styles, read_style
-from pluralign.populations.dialogues import simulate_dialogues as simulate
+from pluralign.populations import dialogues as ours
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.train import train_policy, train_reward
 
 HERE, GROUPS = Path(__file__).parent, ("majority", "minority")
 
 
-def accuracies(shipped: Policy | TransformerReward, world: Dialogues) -> dict[str, Any]:
+def accuracies(shipped: Policy | TransformerReward, world: ours.Dialogues) -> dict[str, Any]:
     """For each group's held-out choices: their own models' accuracy, the generic user's, the oracle's."""
     table, truth, found = world.test, world.population, {}
     evaluate = evaluate_policy if isinstance(shipped, Policy) else evaluate_reward
@@ -40,81 +39,67 @@ def accuracies(shipped: Policy | TransformerReward, world: Dialogues) -> dict[st
     return found
 
 
-def describe(world: Dialogues, prompts: list[str], texts: np.ndarray, user: np.ndarray) -> dict[str, Any]:
-    """What each group is given: share of each style, of texts that make sense, and reward; of (users, prompts, k)."""
-    found = {}
-    texts = np.broadcast_to(texts, (len(user), *texts.shape[1:]))
+def describe(world: ours.Dialogues, prompts: list[str], texts: np.ndarray, user: np.ndarray, base: Any) -> Any:
+    """What each group is given, texts (users, prompts, k): styles, share that makes sense, reward and its gain."""
+    found, texts = {}, np.broadcast_to(texts, (len(user), *texts.shape[1:]))
+    asked, reader = (np.broadcast_to(each, texts.shape) for each in (np.array(prompts)[:, None], user[:, None, None]))
     for number, group in enumerate(GROUPS):
         mine = world.cluster[user] == number
-        said, asked = texts[mine].ravel().tolist(), np.broadcast_to(np.array(prompts)[:, None], texts[mine].shape)
-        reader = np.broadcast_to(user[mine, None, None], texts[mine].shape).ravel()
-        reward = world.reward(asked.ravel().tolist(), said, reader).reshape(texts[mine].shape).mean((0, 2))
-        style = dict(zip(AXES, read_style(said).mean(0).tolist(), strict=True))
-        sense = float((parse_styles(asked.ravel().tolist(), said) >= 0).mean())
-        found[group] = {**style, "sense": sense, "reward": float(reward.mean()), "by prompt": reward.tolist()}
-    return found
-
-
-def more(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[float]]:
-    """How much more reward one gives than the other, paired by prompt: mean, low, high."""
-    found = {}
-    for group in GROUPS:
-        gain = np.subtract(one[group]["by prompt"], other[group]["by prompt"])
-        ends = ttest_1samp(gain, 0).confidence_interval(0.95) if gain.std() else (gain.mean(), gain.mean())
-        found[group] = [float(each) for each in (gain.mean(), *ends)]
+        prompt, said, whose = (each[mine].ravel() for each in (asked, texts, reader))
+        reward = world.reward(prompt, said, whose).reshape(texts[mine].shape).mean((0, 2))
+        found[group] = dict(zip(ours.AXES, ours.read_style(said).mean(0).tolist(), strict=True))
+        found[group]["sense"] = float((ours.parse_styles(prompt, said) >= 0).mean())
+        found[group] |= {"reward": float(reward.mean()), "by prompt": reward.tolist()}
+        for name, other in base.items():  # how much more reward, paired by prompt: mean, low, high
+            gain = reward - other[group]["by prompt"]
+            ends = ttest_1samp(gain, 0).confidence_interval(0.95) if gain.std() else (gain.mean(), gain.mean())
+            found[group][f"over {name}"] = [float(each) for each in (gain.mean(), *ends)]
     return found
 
 
 def study(config: dict[str, Any], seed: int, out: Path) -> dict[str, Any]:
     """Train every model on one population; what it says for each group, or chooses for it among the base's samples."""
-    world, settings = simulate(**config["population"], seed=seed), config["writing"]
-    base = embedded_language_model(settings=config["model"], n_topics=config["population"]["n_topics"])
-    asked = {world.test.items.prompts[i].as_py() for i in world.test.items.prompt[world.test.chosen]}
-    prompts = sorted(asked)[: settings["prompts"]]
+    world, settings = ours.simulate_dialogues(**config["population"], seed=seed), config["writing"]
+    base = ours.embedded_language_model(settings=config["model"], n_topics=config["population"]["n_topics"])
+    prompts = [world.test.source_ids[i] for i in np.unique(world.test.source)[: settings["prompts"]]]
     user = np.concatenate([np.flatnonzero(world.cluster == number)[: settings["users"]] for number in range(2)])
-    names = [world.comparisons.user_ids[i] for i in user]
+    plain = Policy(PersonalPolicy.make(PersonalConfig(base=str(base), tuning="frozen")), load_tokenizer(base))
+    asked, names = prompts * len(user), np.repeat([world.comparisons.user_ids[i] for i in user], len(prompts)).tolist()
 
-    def write(policy: Policy, readers: list[Any], **sampling: Any) -> np.ndarray:
-        whom = np.repeat(readers, len(prompts)).tolist()
-        rows = policy.generate(prompts * len(readers), whom, max_new_tokens=settings["max_new_tokens"], **sampling)
-        return np.array([[each.text for each in row] for row in rows]).reshape(len(readers), len(prompts), -1)
+    def write(policy: Policy, **sampling: Any) -> np.ndarray:
+        whom = names if sampling == {} else [None] * len(prompts)
+        rows = policy.generate(asked[: len(whom)], whom, max_new_tokens=settings["max_new_tokens"], **sampling)
+        return np.array([[each.text for each in row] for row in rows]).reshape(-1, len(prompts), len(rows[0]))
 
-    def choose(reward: TransformerReward, readers: list[Any]) -> np.ndarray:
-        whom = np.repeat(readers, len(prompts)).tolist()
-        best = choose_best(prompts * len(readers), whom, candidates[0].tolist() * len(readers), reward)
-        return np.array(best.texts).reshape(len(readers), len(prompts), 1)
-
-    plain = PersonalPolicy.make(PersonalConfig(base=str(base), tuning="frozen"))
-    candidates = write(Policy(plain, load_tokenizer(base)), [None], do_sample=True, **settings["sampling"])
-    found: dict[str, Any] = {"base": {"users": describe(world, prompts, candidates, user)}}
+    candidates = write(plain, do_sample=True, **settings["sampling"])
+    found: dict[str, Any] = {"base": {"writes": describe(world, prompts, candidates, user, {})}}
     for name, run in config["runs"].items():
-        began, is_reward = time.process_time(), run["kind"] == "reward"
-        model, tokenizer = (train_reward if is_reward else train_policy)(
-            world.train, base, out=out / str(seed) / name, args={**config["args"], **run["args"]},
-            **{**run["settings"], "seed": seed}, resume=False,
-        )  # fmt: skip
-        shipped = TransformerReward(model=model, tokenizer=tokenizer) if is_reward else Policy(model, tokenizer)
+        began, reward = time.process_time(), run["kind"] == "reward"
+        train, ship = (train_reward, TransformerReward) if reward else (train_policy, Policy)
+        more = {"args": {**config["args"], **run["args"]}, "seed": seed, "resume": False, **run["settings"]}
+        model, tokenizer = train(world.train, base, out=out / str(seed) / name, **more)
+        shipped = ship(model=model, tokenizer=tokenizer)
         found[name] = {"seconds": time.process_time() - began, "accuracy": accuracies(shipped, world)}
-        for whom, readers in (("users", names), ("stranger", [None])) if run.get("writes", True) else ():
-            texts = choose(shipped, readers) if is_reward else write(shipped, readers)
-            found[name][whom] = describe(world, prompts, texts, user)
-            found[name][whom]["over base"] = more(found[name][whom], found["base"]["users"])
-        print(seed, name, json.dumps({**found[name], "seconds": round(found[name]["seconds"])}), flush=True)
+        if reward:
+            best = choose_best(asked, names, candidates[0].tolist() * len(user), shipped).texts
+        texts = np.array(best).reshape(len(user), -1, 1) if reward else write(shipped)
+        beside = {each: found[each]["writes"] for each in ("base", "RM", "DPO") if "writes" in found.get(each, {})}
+        found[name]["writes"] = describe(world, prompts, texts, user, beside)
+        print(seed, name, json.dumps(found[name]), flush=True)
     return found
 
 
 def main() -> None:
-    """Run all seeds, keep what they find, and compare it with what is expected."""
+    """Run all seeds and keep what they find."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("studies/dialogues"), help="folder of models and results")
-    parser.add_argument("--seed", type=int, help="one seed of those in config.yaml")
-    given = parser.parse_args()
+    out = parser.parse_args().out
     config = yaml.safe_load((HERE / "config.yaml").read_text())
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout.strip()
     versions = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "transformers")}
-    for seed in config["seeds"] if given.seed is None else [given.seed]:
-        record = {"config": config, "commit": commit, "versions": versions, "found": study(config, seed, given.out)}
-        (given.out / f"{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
+    for seed in config["seeds"]:
+        record = {"config": config, "commit": commit, "versions": versions, "found": study(config, seed, out)}
+        (out / f"{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

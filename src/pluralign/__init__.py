@@ -8,23 +8,42 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pluralign.policies.policy import Policy
     from pluralign.reports.page import write_report
     from pluralign.reports.study import study
     from pluralign.rewards.linear import LinearReward
+    from pluralign.rewards.transformer import TransformerReward
     from pluralign.scans.scan import scan
     from pluralign.studies.data import load
     from pluralign.studies.fitting import fit
+    from pluralign.training.train import train_policy, train_reward
 
 __version__ = "0.1.0"
-__all__ = ["LinearReward", "__version__", "fit", "load", "scan", "study", "write_report"]
+__all__ = [
+    "LinearReward",
+    "Policy",
+    "TransformerReward",
+    "__version__",
+    "fit",
+    "load",
+    "scan",
+    "study",
+    "train_policy",
+    "train_reward",
+    "write_report",
+]
 
 # Found when first asked for, so that `import pluralign` does not wait for torch.
 _HOME = {
     "LinearReward": "pluralign.rewards.linear",
+    "Policy": "pluralign.policies.policy",
+    "TransformerReward": "pluralign.rewards.transformer",
     "fit": "pluralign.studies.fitting",
     "load": "pluralign.studies.data",
     "scan": "pluralign.scans.scan",
     "study": "pluralign.reports.study",
+    "train_policy": "pluralign.training.train",
+    "train_reward": "pluralign.training.train",
     "write_report": "pluralign.reports.page",
 }
 

@@ -193,7 +193,7 @@ def compare_gradients(own, theirs):
 
 
 SETTINGS = [
-    PolicySettings(),
+    PolicySettings(place="after"),
     PolicySettings(place="before", users={"kind": "cluster", "n_tokens": 2, "n_clusters": 2}),
     RewardSettings(head="late"),
     RewardSettings(tuning="full", centring=0.1),

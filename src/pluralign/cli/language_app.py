@@ -56,7 +56,10 @@ Mixture = Annotated[
 ]
 Place = Annotated[
     str | None,
-    typer.Option(help="Where the user's tokens stand: `after` the prompt (cheapest, default) or `before` it (paper)."),
+    typer.Option(
+        help="Where the user's tokens stand: `before` the prompt (as in the paper; a policy's default) or `after` it "
+        "(cheaper; a reward model's default)."
+    ),
 ]
 Tuning = Annotated[str | None, typer.Option(help="What is trained of the model: `lora` (default), `full`, `frozen`.")]
 Epochs = Annotated[float | None, typer.Option("--epochs", help="Passes over the comparisons; default 1.")]

@@ -1,9 +1,9 @@
 """What a training run depends on, beside the data, the base model and `transformers.TrainingArguments`.
 
 Defaults are those of P-RLHF (arXiv 2402.05133; the paper's first version and the released code) where it says:
-alpha 0.5, beta 0.5, one soft token per user, individual users. They leave it in four places. The user's token stands
-after the prompt, where it costs least. LoRA's matrices are `PersonalConfig`'s. Users begin as the generic user. And
-users may learn at a rate of their own.
+alpha 0.5, beta 0.5, one soft token per user, individual users, a policy's tokens before the prompt. They leave it in
+four places. A reward model's tokens stand after the prompt, where they cost least. LoRA's matrices are
+`PersonalConfig`'s. Users begin as the generic user. And users may learn at a rate of their own.
 """
 
 from __future__ import annotations
@@ -115,9 +115,12 @@ class PolicySettings(Settings):
 
     Attributes:
         beta: How strongly the reference holds the policy.
+        place: As of `Settings`. Before the prompt a token that nothing has been trained to read changes a response
+            little, and training begins near the reference; after it costs less and begins farther away.
     """
 
     beta: float = 0.5
+    place: str = "before"
 
     @property
     def strength(self) -> float:

@@ -26,3 +26,10 @@ def test_the_tutorial_on_real_answers(tmp_path, monkeypatch, data_dir):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(data_dir)
     run("real.md")
+
+
+@pytest.mark.usefixtures("whole_runs")
+def test_the_tutorial_on_a_language_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLURALIGN_CACHE", str(tmp_path / "cache"))
+    run("language_model.md")

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from scipy.stats import ttest_1samp
 
+from pluralign import fit
 from pluralign.evaluation import mean_interval
 from pluralign.language_models.loading import load_tokenizer
 from pluralign.language_models.personal import PersonalConfig, PersonalPolicy
@@ -77,6 +78,10 @@ def study(config: dict[str, Any], seed: int, out: Path) -> dict[str, Any]:
         began, reward = time.process_time(), run["kind"] == "reward"
         train, ship = (train_reward, TransformerReward) if reward else (train_policy, Policy)
         more = {"args": {**config["args"], **run["args"]}, "seed": seed, "resume": False, **run["settings"]}
+        if "fit" in run:
+            fitted = fit(world.train, **run["fit"]).reward
+            assignment = dict(zip(fitted.user_ids, fitted.users.membership.argmax(1).tolist(), strict=True))
+            more["users"] = {**more["users"], "assignment": assignment}
         model, tokenizer = train(world.train, base, out=out / str(seed) / name, **more)
         shipped = ship(model=model, tokenizer=tokenizer)
         found[name] = {"seconds": time.process_time() - began, "accuracy": accuracies(shipped, world)}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,7 +178,8 @@ def main() -> None:
     config = yaml.safe_load(given.config.read_text())
     for name in config["sets"]:
         families = run_set(name, config, given.path, given.out, given.sentences)
-        write_json(given.out / f"{name}.json", {"config": config, "families": families})
+        versions = {each: version(each) for each in ("torch", "transformers", "numpy")}
+        write_json(given.out / f"{name}.json", {"config": config, "versions": versions, "families": families})
         show(families)
 
 

@@ -17,11 +17,9 @@ from pluralign.errors import ConfigError
 from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy
 from pluralign.language_models.tokens import PreferenceTokens
-from pluralign.training.reference import reference_log_probs
+from pluralign.training.reference import item_batches, reference_log_probs
 from pluralign.types import FloatArray
 from pluralign.users import UNKNOWN
-
-MOST_OF_ONE_PROMPT = 16  # what shares a row attends over all of it, which soon costs more than reading the prompt again
 
 
 def item_values(
@@ -49,20 +47,14 @@ def item_values(
     apart = found[:, 1] if model.place == "before" else np.zeros(len(found))
     order = np.lexsort((found[:, 1], found[:, 0], apart, prompt, tokens.prompts.length[prompt]))
     values = np.empty(len(found))
-    embedding: Any = model.get_input_embeddings()
     before = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for rows in _batches(tokens, found[order, 0], batch_tokens):
+            for rows in _runs(model, tokens, found[order, 0], batch_tokens):
                 pairs = found[order[rows]].tolist()
-                packed = pack(
-                    [tokens.sequence(i, u) for i, u in pairs],
-                    place=model.place,
-                    vocab_size=embedding.num_embeddings,
-                    n_tokens=model.users.n_tokens,
-                )
-                said = model(**packed.to(embedding.weight.device).tensors())
+                packed = pack([tokens.sequence(i, u) for i, u in pairs], **model.layout)
+                said = model(**packed.to(model.device).tensors())
                 values[order[rows]] = said.double().numpy(force=True)
     finally:
         model.train(before)
@@ -114,16 +106,12 @@ def policy_reference(
     return reference_log_probs(model, tokens, cache=cache, batch_tokens=batch_tokens, progress=False)
 
 
-def _batches(tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Runs of items, (n,) each, of about `batch_tokens` tokens and few of one prompt."""
-    prompt = tokens.prompt[items]
-    length = tokens.prompts.length[prompt] + tokens.responses.length[items]
-    first, same, longest = 0, 0, 0
-    for i, each in enumerate(length.tolist()):
-        same = same + 1 if i > first and prompt[i] == prompt[i - 1] else 1
-        longest = max(longest, each)
-        if i > first and (longest * (i + 1 - first) > batch_tokens or same > MOST_OF_ONE_PROMPT):
-            yield np.arange(first, i)
-            first, same, longest = i, 1, each
-    if len(items):
-        yield np.arange(first, len(items))
+def _runs(model: PersonalModel, tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int) -> Iterator[slice]:
+    """Runs of sorted items. What reads no user is read once for all of them, and counts once."""
+    if model.place == "none":
+        first = np.flatnonzero(np.diff(items, prepend=-1))
+        ends = np.append(first, len(items))
+    else:
+        ends = np.arange(len(items) + 1)
+    for run in item_batches(tokens, items[ends[:-1]], batch_tokens):
+        yield slice(int(ends[run[0]]), int(ends[run[-1] + 1]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from pluralign.comparisons import Comparisons, from_attributes
@@ -52,6 +52,7 @@ def draw_sets(
     n_pairs: int,
     kind: np.ndarray | None = None,
     shares: np.ndarray | None = None,
+    questions: np.ndarray | None = None,
     seed: int,
 ) -> Sets:
     """Draw users, and pairs of different observations for each.
@@ -63,6 +64,7 @@ def draw_sets(
         n_pairs: Comparisons of each.
         kind: Kind of every user, (users,); None draws it.
         shares: Probability of each kind when drawn; None means the same for all.
+        questions: Pairs of observations that may be asked, as indices, (questions, 2); None means any two.
         seed: Of users and pairs.
 
     Raises:
@@ -81,22 +83,49 @@ def draw_sets(
     if kind.shape != (n_users,) or kind.min() < 0 or kind.max() >= n_kinds:
         raise ConfigError(f"kind must hold {n_users} numbers from 0 to {n_kinds - 1}, one per user")
     n = n_users * n_pairs
-    first = rng.integers(0, len(observation), n)
-    second = (first + rng.integers(1, len(observation), n)) % len(observation)
-    used, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-    first, second = place[:n], place[n:]
+    if questions is None:
+        first = rng.integers(0, len(observation), n)
+        second = (first + rng.integers(1, len(observation), n)) % len(observation)
+    else:
+        first, second = questions[rng.integers(0, len(questions), n)].T
+        turned = rng.random(n) < 0.5
+        first, second = np.where(turned, second, first), np.where(turned, first, second)
+    shape = n_users, n_pairs
+    return answer(task, observation, first.reshape(shape), second.reshape(shape), kind)
+
+
+def answer(
+    task: Task,
+    observation: Float[ndarray, "n observation"],
+    first: Int[ndarray, "users pairs"],
+    second: Int[ndarray, "users pairs"],
+    kind: Int[ndarray, " users"],
+) -> Sets:
+    """What users of known kinds say of given pairs.
+
+    Args:
+        task: Whose features and true rewards.
+        observation: Observations, (n, observation).
+        first: One observation of every pair, (users, pairs).
+        second: The other, (users, pairs).
+        kind: Kind of every user, (users,).
+    """
+    n_users, n_pairs = first.shape
+    n = n_users * n_pairs
+    used, place = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
+    one, other = place[:n], place[n:]
     seen = observation[used]
     reward = task.rewards(seen)
     owner = np.repeat(np.arange(n_users), n_pairs)
-    ahead = reward[kind[owner], first] - reward[kind[owner], second]
+    ahead = reward[kind[owner], one] - reward[kind[owner], other]
     swap = ahead < 0
     table = from_attributes(
         attributes=seen,
         attribute_names=[f"x{i}" for i in range(seen.shape[1])],
-        chosen=np.where(swap, second, first),
-        rejected=np.where(swap, first, second),
+        chosen=np.where(swap, other, one),
+        rejected=np.where(swap, one, other),
         user=[f"user {i}" for i in owner],
         outcome=np.where(ahead == 0, 0.5, 1.0),
         name=task.name,
     )
-    return Sets(comparisons=table, features=task.features(seen), kind=kind)
+    return Sets(comparisons=table, features=task.features(seen), kind=np.asarray(kind, dtype=np.int32))

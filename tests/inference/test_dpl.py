@@ -11,6 +11,7 @@ from pluralign.comparisons import from_attributes
 from pluralign.errors import ConfigError
 from pluralign.evaluation import paired_difference
 from pluralign.features import Design
+from pluralign.inference.adapt import adapt
 from pluralign.inference.dpl import SPREADS, fit_dpl
 from pluralign.inference.heads import fit_heads
 from pluralign.inference.pooled import fit_pooled
@@ -163,3 +164,27 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_choices_among_more_are_refused():
     with pytest.raises(ConfigError, match="among more than two items"):
         fit_dpl(population(n_users=5, comparisons_per_user=20, kind="null", n_choices=3), ridge=1.0)
+
+
+def test_nobody_can_be_placed_in_a_distribution_and_it_says_what_to_do():
+    design = population(n_users=4, comparisons_per_user=10, kind="null", seed=1)
+    model, _ = fit_dpl(design)
+    with pytest.raises(ConfigError, match="there is nobody to place: a distribution of reward is the same") as caught:
+        adapt(model, design)
+    assert "fit cluster, basis, individual or latent" in str(caught.value.hint)
+
+
+def test_a_user_model_that_adapt_does_not_know_is_named():
+    class Other:
+        kind, n_users, dim, n_parameters = "other", 1, 4, 0
+
+        def predict(self, design, user=None):
+            raise NotImplementedError
+
+        def reward(self, features, user):
+            raise NotImplementedError
+
+    design = population(n_users=4, comparisons_per_user=10, kind="null", seed=1)
+    with pytest.raises(ConfigError, match='nobody can be placed in a model of kind "other"') as caught:
+        adapt(Other(), design)
+    assert "adapt.register" in str(caught.value.hint)

@@ -13,9 +13,11 @@ from pluralign.inference.adapt import adapt
 from pluralign.inference.basis import fit_basis
 from pluralign.inference.clusters import fit_clusters
 from pluralign.inference.individual import fit_individual
+from pluralign.inference.latent import fit_latent
+from pluralign.inference.latent_elbo import LatentSettings
 from pluralign.inference.pooled import fit_pooled
 from pluralign.populations import simulate
-from pluralign.queries import Enquiry, Question, interview, read_pool
+from pluralign.queries import Enquiry, Question, believe, interview, read_pool
 from pluralign.queries.regions import regions
 from pluralign.rewards import LinearReward
 
@@ -115,6 +117,30 @@ def test_someone_the_model_knows_begins_where_it_has_them(population, reward):
     assert "user 4" not in [each.user for each in enquiry.resembles(29)]
     stranger = Enquiry.of(reward, population.comparisons)
     assert enquiry.belief.information_gain().max() < stranger.belief.information_gain().max()
+
+
+def test_a_latent_user_goes_on_from_its_own_posterior(population, tmp_path):
+    table = population.comparisons
+    raw = encode(table, Attributes())
+    standardizer = Standardizer.fit(raw, used_items(table))
+    design = Design.of(table, standardizer.transform(raw))
+    users = fit_latent(design, LatentSettings(latent_dim=2, steps=25, hidden=8, fall_back=False)).model
+    parts = {"user_ids": table.user_ids, "encoder": Attributes(), "standardizer": standardizer}
+    LinearReward(users=users, **parts).save(tmp_path)
+    reward = LinearReward.load(tmp_path)
+    enquiry = Enquiry.of(reward, table, user="user 4")
+    start = enquiry.belief.information_gain().max()
+    for _ in range(6):
+        row = int(enquiry.propose().rows[0])
+        enquiry = enquiry.answer(row, first=answer_as(population, enquiry, 4, row))
+    assert enquiry.belief.information_gain().max() < start
+    # Every answer was more likely to be right for having been given.
+    before = believe(users, enquiry.design, torch.full((len(enquiry.pool),), 4)).predictive()[enquiry.rows]
+    after, said = enquiry.belief.predictive()[enquiry.rows], torch.from_numpy(enquiry.outcomes) == 1
+    assert float((torch.where(said, after, 1 - after) - torch.where(said, before, 1 - before)).mean()) > 0
+    # Answers in a file are as good as answers at the keyboard.
+    again = Enquiry.of(reward, table, user="user 4", answers=enquiry.table())
+    torch.testing.assert_close(again.belief.predictive(), enquiry.belief.predictive(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_pair_is_in_the_pool_once_and_is_answered_once(population, rewards):

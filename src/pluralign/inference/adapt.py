@@ -6,6 +6,7 @@ Everybody who waits is placed at once, and somebody without a comparison gets th
 from dataclasses import replace
 from functools import singledispatch
 
+from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.inference.clusters import place
 from pluralign.inference.gaussian_blocks import one_thread
@@ -15,7 +16,7 @@ from pluralign.inference.latent_encoder import place_latent
 from pluralign.inference.offset_panel import OffsetPanel
 from pluralign.inference.reliability import place_reliability
 from pluralign.likelihoods import Logit
-from pluralign.users import Basis, Clusters, Individual, Latent, Pooled, Reliability, UserModel
+from pluralign.users import Basis, Clusters, Distribution, Individual, Latent, Pooled, Reliability, UserModel
 
 
 @singledispatch
@@ -27,9 +28,20 @@ def adapt(model: UserModel, design: Design) -> UserModel:
         design: The new users' comparisons, on the features the model was fitted on.
 
     Raises:
-        TypeError: No way is known to place a user in a model of this class.
+        ConfigError: No way is known to place a user in a model of this class.
     """
-    raise TypeError(f"cannot place a new user in a {type(model).__name__}; register one with `adapt.register`")
+    raise ConfigError(
+        f'nobody can be placed in a model of kind "{model.kind}"',
+        hint="fit a rung of the ladder; for a user model of your own, register a function with `adapt.register`",
+    )
+
+
+@adapt.register
+def _(model: Distribution, design: Design) -> Distribution:
+    raise ConfigError(
+        "there is nobody to place: a distribution of reward is the same for every user, whatever they answer",
+        hint="predict with the model as it is; to tell users apart fit cluster, basis, individual or latent",
+    )
 
 
 @adapt.register

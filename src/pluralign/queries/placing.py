@@ -18,6 +18,7 @@ from pluralign.inference.gaussian_blocks import one_thread
 from pluralign.inference.gaussian_evidence import posterior
 from pluralign.inference.reliability import place_reliability
 from pluralign.likelihoods import Logit
+from pluralign.queries.reweighing import reweighed
 from pluralign.users import UNKNOWN, Basis, Clusters, Individual, Latent, Pooled, Reliability, UserModel
 from pluralign.users.latent import Gaussians
 
@@ -74,14 +75,12 @@ def _(model: Reliability, user: int, answers: Design) -> Reliability:
 
 
 @update.register
+@one_thread()
 def _(model: Latent, user: int, answers: Design) -> Latent:
-    if answers.n_decisions:
-        # The encoder reads all of a user's comparisons at once.
-        raise ConfigError(
-            "a latent model cannot go on from a user it knows, of whom it keeps no comparisons",
-            hint="ask under a new name, and give all of this user's comparisons as answers",
-        )
-    return model.with_posterior(Gaussians(*(each[user : user + 1] for each in model.posterior)))
+    # The encoder reads all of a user's comparisons at once, and the first ones are not kept: the posterior they left is
+    # weighed by how well the decoder explains the new answers.
+    own = Gaussians(*(each[user : user + 1] for each in model.posterior))
+    return model.with_posterior(reweighed(model, own, answers) if answers.n_decisions else own)
 
 
 @update.register

@@ -18,11 +18,12 @@ from pluralign.evaluation import mean_interval
 from pluralign.language_models.loading import load_tokenizer
 from pluralign.language_models.personal import PersonalConfig, PersonalPolicy
 from pluralign.policies.best_of_n import choose_best
-from pluralign.policies.evaluation import evaluate_policy, evaluate_reward, predict_decisions
+from pluralign.policies.evaluation import evaluate_policy, evaluate_reward
 from pluralign.policies.policy import Policy
 from pluralign.populations import dialogues as ours
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.train import train_policy, train_reward
+from pluralign.users import predict_decisions
 
 HERE, GROUPS = Path(__file__).parent, ("majority", "minority")
 

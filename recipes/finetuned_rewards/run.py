@@ -21,7 +21,6 @@ from pluralign.features import Design, used_items
 from pluralign.files import write_json
 from pluralign.language_models.tiny import TinySettings, tiny_language_model
 from pluralign.language_models.tokens import tokenize
-from pluralign.policies.evaluation import predict_decisions
 from pluralign.studies.features import FeatureSource
 from pluralign.studies.ladder import fit_ladder
 from pluralign.studies.settings import StudySettings
@@ -30,7 +29,7 @@ from pluralign.studies.verdict import SHARED
 from pluralign.training.margins import row_margins
 from pluralign.training.settings import RewardSettings
 from pluralign.training.train import train_reward
-from pluralign.users import UNKNOWN
+from pluralign.users import UNKNOWN, predict_decisions
 
 HERE = Path(__file__).parent
 OTHER = ", another user's"

@@ -52,7 +52,7 @@ def run(config: dict[str, Any], train: Comparisons, test: Comparisons, base: str
             else:
                 train_policy(train, base, out=folder, args=args, **settings)
                 shipped = Policy.load(folder)
-                found = evaluate_policy(shipped, test, pooled=vanilla, **beta)
+                found = evaluate_policy(shipped, test, pooled=vanilla)
             rows.append({"method": method, "model": name, "seed": seed, **found.as_dict()})
             print(f"{method:6s} {name:22s} {describe(found, vanilla is not None)}", flush=True)
             vanilla = vanilla or shipped

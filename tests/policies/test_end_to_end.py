@@ -10,7 +10,6 @@ from scipy.stats import ttest_1samp, ttest_rel
 import pluralign
 from pluralign.evaluation import mean_interval
 from pluralign.policies.best_of_n import choose_best
-from pluralign.policies.evaluation import predict_decisions
 from pluralign.populations.dialogues import (
     AXES,
     Dialogues,
@@ -20,6 +19,7 @@ from pluralign.populations.dialogues import (
     simulate_dialogues,
     write_dialogues,
 )
+from pluralign.users import predict_decisions
 
 MAJORITY, MINORITY = 0, 1
 NOBODY = {"kind": "uniform", "n_tokens": 0}

@@ -13,9 +13,9 @@ from pluralign.errors import DataError
 from pluralign.features import Standardizer
 from pluralign.features.encoders import Attributes
 from pluralign.language_models.personal import PersonalConfig, PersonalReward
-from pluralign.policies.evaluation import OTHER, POOLED, evaluate_policy, evaluate_reward, predict_decisions
+from pluralign.policies.evaluation import OTHER, POOLED, evaluate_policy, evaluate_reward
 from pluralign.rewards import LinearReward
-from pluralign.users import Clusters, Pooled
+from pluralign.users import Clusters, Pooled, predict_decisions
 
 from ..tiny_models import make_tokenizer
 
@@ -146,6 +146,16 @@ def test_a_policy_is_judged_by_its_implicit_reward(make_policy, place):
     assert found.generic_unseen.estimate == pytest.approx(np.mean(right[9:]))
     assert found.scores.log_loss == pytest.approx(-np.mean(log_prob[:9]), abs=1e-5)
     assert json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_a_policy_is_judged_on_what_its_training_read_and_by_its_beta(make_policy):
+    policy, held_out = make_policy(), texts()
+    policy.model.config.beta, policy.model.config.max_response = 0.2, 1
+    found = evaluate_policy(policy, held_out, control=False)
+    assert found.beta == 0.2
+    assert found.scores.log_loss == evaluate_policy(policy, held_out, beta=0.2, control=False).scores.log_loss
+    policy.model.config.max_response = None
+    assert found.scores.log_loss != evaluate_policy(policy, held_out, control=False).scores.log_loss
 
 
 def test_a_fully_tuned_policy_is_held_against_its_base(make_policy):

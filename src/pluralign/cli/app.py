@@ -276,7 +276,9 @@ def evaluate(
     pooled: Annotated[
         Path | None, typer.Option(help="Folder of a pooled model, for the paired difference to it.")
     ] = None,
-    beta: Annotated[float | None, typer.Option(help="Of a policy's implicit reward; default 0.5.")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Of a policy's implicit reward; default that of its training.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a saved model on other rows: accuracy, log-probability, calibration, beside what an unknown user gets.

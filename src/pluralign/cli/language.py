@@ -81,7 +81,7 @@ def train(
         "held_out": None,
     }
     if held is not None:
-        found["held_out"] = judge(out, held, beta=given.get("beta"))
+        found["held_out"] = judge(out, held)
         write_json(out / "evaluation.json", found["held_out"])
     if json:
         print_json(found)
@@ -199,12 +199,11 @@ def judge(
 ) -> Evaluation:
     """Evaluate a saved policy or reward model of either kind."""
     from pluralign.policies.evaluation import evaluate_policy, evaluate_reward
-    from pluralign.training.settings import PolicySettings
 
     base = None if pooled is None else load_any(pooled)
     model = load_any(folder)
     if is_policy(folder):
-        return evaluate_policy(model, comparisons, pooled=base, beta=PolicySettings().beta if beta is None else beta)
+        return evaluate_policy(model, comparisons, pooled=base, beta=beta)
     return evaluate_reward(model, comparisons, pooled=base)
 
 

@@ -68,6 +68,9 @@ class PersonalConfig(PreTrainedConfig):
         lora: Settings of `peft.LoraConfig`, where `tuning` is "lora".
         head: A reward model's: "linear" reads the last hidden state of a text with the user in it; "late" is
             <e_u, h>, h of a text without, so that one pass serves every user.
+        beta: A policy's: how strongly the reference held it in training.
+        max_prompt: Most tokens of a prompt in training; None is all.
+        max_response: Most tokens of a response.
     """
 
     model_type = "pluralign"
@@ -82,12 +85,16 @@ class PersonalConfig(PreTrainedConfig):
         tuning: Tuning = "lora",
         lora: dict[str, Any] | None = None,
         head: Head = "linear",
+        beta: float = 0.5,
+        max_prompt: int | None = 512,
+        max_response: int | None = 512,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self.base, self.users, self.user_ids = base, dict(users or {}), list(user_ids)
         self.place, self.tuning, self.head = place, tuning, head
         self.lora = {**LORA, **(lora or {})} if tuning == "lora" else None
+        self.beta, self.max_prompt, self.max_response = beta, max_prompt, max_response
 
 
 class PersonalModel(PreTrainedModel):
@@ -288,7 +295,7 @@ class PersonalModel(PreTrainedModel):
 
     def settings(self) -> dict[str, Any]:
         """What `load` needs, tensors apart."""
-        names = ("base", "users", "user_ids", "place", "tuning", "lora", "head")
+        names = ["base", "users", "user_ids", "place", "tuning", "lora", "head", "beta", "max_prompt", "max_response"]
         return {"model": type(self).__name__, **{name: getattr(self.config, name) for name in names}}
 
     def save(self, folder: str | Path) -> None:
@@ -363,20 +370,16 @@ class PersonalPolicy(PersonalModel):
     def read_base(base: str, **settings: Any) -> Any:
         return load_language_model(AutoModelForCausalLM, base, **settings)
 
-    def forward(self, *, return_tokens: bool = False, **batch: Any) -> Tensor:
+    def forward(self, **batch: Any) -> Float[Tensor, " sequences"]:
         """Log-probability of each sequence's response given what stands before it, in nats, (sequences,).
 
-        Args:
-            return_tokens: Give those of the tokens instead, (targets,).
-            batch: Fields of `Packed`.
+        `batch` are the fields of `Packed`.
         """
         packed = Packed(**batch)
         kept = packed.input_ids.shape[1] - packed.first
         logits = self.read(self.lm, packed, logits_to_keep=kept).logits[:, -kept:]  # some models keep all
         picked = logits[packed.target_row, packed.target_column - packed.first]
         tokens = -cross_entropy(picked.float(), packed.target, reduction="none")
-        if return_tokens:
-            return tokens
         return tokens.new_zeros(len(packed.end_row)).index_add(0, packed.target_branch, tokens)[packed.branch]
 
 

@@ -18,7 +18,7 @@ Kinds:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -26,8 +26,6 @@ from torch import Tensor, nn
 
 from pluralign.errors import ConfigError
 from pluralign.users import UNKNOWN
-
-Kind = Literal["uniform", "individual", "cluster", "basis", "text"]
 
 
 class UserTokens(nn.Module):
@@ -278,7 +276,6 @@ __all__ = [
     "BasisTokens",
     "ClusterTokens",
     "IndividualTokens",
-    "Kind",
     "TextTokens",
     "UniformTokens",
     "UserTokens",

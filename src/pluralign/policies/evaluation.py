@@ -37,12 +37,12 @@ from pluralign.evaluation import (
 from pluralign.evaluation.table import GAINS
 from pluralign.language_models.personal import PersonalPolicy, PersonalReward
 from pluralign.language_models.tokens import tokenize
-from pluralign.likelihoods import Decisions, Logit
 from pluralign.rewards import LinearReward
+from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.cluster_policies import ClusterPolicies
 from pluralign.training.margins import policy_reference, row_margins
-from pluralign.types import FloatArray, IntArray
-from pluralign.users import UNKNOWN
+from pluralign.types import IntArray
+from pluralign.users import UNKNOWN, predict_decisions
 
 PERSONAL, GENERIC, POOLED, OTHER = "personal", "generic", "pooled", "another user's"
 # Predictions of all decisions, each by the model of the user beside it (`UNKNOWN` the generic one), (decisions,).
@@ -112,14 +112,12 @@ def evaluate_policy(
     policy: TransformerModel,
     comparisons: Comparisons,
     *,
-    beta: float = 0.5,
+    beta: float | None = None,
     pooled: TransformerModel | None = None,
     reference: np.ndarray | None = None,
     cache: str | Path | None = None,
     control: bool = True,
     seed: int = 0,
-    max_prompt: int | None = 512,
-    max_response: int | None = 512,
     batch_tokens: int = 16384,
 ) -> Evaluation:
     """Judge a policy by its implicit reward beta log pi(y | x, u) / pi_ref(y | x).
@@ -127,7 +125,7 @@ def evaluate_policy(
     Args:
         policy: Its model and its tokenizer.
         comparisons: Held-out choices; users are matched by name.
-        beta: That of its training: log loss and calibration depend on it.
+        beta: Log loss and calibration depend on it; None is that of its training.
         pooled: A policy without users, or anything that is to be beaten, of the same tokenizer; its generic user is
             asked.
         reference: Log-probability of every item's response under the reference, in nats, (items,); None means what the
@@ -135,19 +133,17 @@ def evaluate_policy(
         cache: Folder where the reference is kept.
         control: Whether to ask a random other user's model too, which takes as long again.
         seed: Of who that is.
-        max_prompt: Most tokens of a prompt, as in training.
-        max_response: Most tokens of a response.
         batch_tokens: About how many tokens are read at a time.
 
     Raises:
         DataError: There is nothing to score.
     """
-    limits = {"max_prompt": max_prompt, "max_response": max_response}
-    judge = _transformer(policy, comparisons, beta, reference, cache, limits, batch_tokens)
+    beta = policy.model.config.beta if beta is None else beta
+    judge = _transformer(policy, comparisons, beta, reference, cache, batch_tokens)
     base = None
     if pooled is not None:
         same = pooled.model.config.base == policy.model.config.base
-        base = _transformer(pooled, comparisons, beta, reference if same else None, cache, limits, batch_tokens)
+        base = _transformer(pooled, comparisons, beta, reference if same else None, cache, batch_tokens)
     user_ids = policy.model.user_ids
     return _evaluate(judge, comparisons, user_ids, pooled=base, control=control, seed=seed, beta=beta)
 
@@ -182,44 +178,19 @@ def evaluate_reward(
     pooled: TransformerModel | LinearReward | None = None,
     control: bool = True,
     seed: int = 0,
-    max_prompt: int | None = 512,
-    max_response: int | None = 512,
     batch_tokens: int = 16384,
 ) -> Evaluation:
     """Judge a reward model, on frozen features or a language model's; arguments as of `evaluate_policy`."""
-    limits = {"max_prompt": max_prompt, "max_response": max_response}
 
     def predictor(each: TransformerModel | LinearReward) -> Predictor:
         if isinstance(each, LinearReward):
             design = each.design(comparisons)
             return lambda user: each.users.predict(design, torch.as_tensor(user, dtype=torch.int64))
-        return _transformer(each, comparisons, 1.0, None, None, limits, batch_tokens)
+        return _transformer(each, comparisons, 1.0, None, None, batch_tokens)
 
     user_ids = reward.user_ids if isinstance(reward, LinearReward) else reward.model.user_ids
     base = None if pooled is None else predictor(pooled)
     return _evaluate(predictor(reward), comparisons, user_ids, pooled=base, control=control, seed=seed, beta=None)
-
-
-def predict_decisions(comparisons: Comparisons, margin: FloatArray) -> Predictions:
-    """Logistic predictions of decisions from the margins of their rows, (rows,)."""
-    n, first = len(comparisons), comparisons.first_row
-    outcome = np.ones(n) if comparisons.outcome is None else comparisons.outcome
-    decisions = Decisions(
-        index=torch.as_tensor(comparisons.decision, dtype=torch.int64),
-        outcome=torch.as_tensor(outcome, dtype=torch.float64),
-        position=torch.zeros(n, dtype=torch.float64),
-    )
-    chosen, other = Logit().choice_probabilities(torch.as_tensor(margin, dtype=torch.float64)[:, None], decisions)
-    best = np.full(len(first), -1.0)
-    np.maximum.at(best, comparisons.decision, other[:, 0].numpy())
-    return Predictions(
-        chosen=chosen[:, 0].numpy(),
-        best_other=best,
-        outcome=outcome[first],
-        user=comparisons.user[first],
-        source=comparisons.source[first],
-        weight=np.ones(len(first)) if comparisons.weight is None else comparisons.weight[first],
-    )
 
 
 def _transformer(
@@ -228,11 +199,11 @@ def _transformer(
     beta: float,
     reference: np.ndarray | None,
     cache: str | Path | None,
-    limits: dict[str, int | None],
     batch_tokens: int,
 ) -> Predictor:
     model = shipped.model
-    tokens = tokenize(comparisons, shipped.tokenizer, **limits)
+    reads = shipped if isinstance(shipped, TransformerReward) else model.config  # as much of a text as in training
+    tokens = tokenize(comparisons, shipped.tokenizer, max_prompt=reads.max_prompt, max_response=reads.max_response)
     if isinstance(model, PersonalPolicy):
         if reference is None:
             reference = policy_reference(model, tokens, cache=cache, batch_tokens=batch_tokens)

@@ -19,7 +19,6 @@ from pluralign.comparisons import Comparisons
 from pluralign.comparisons.chats import read_chat
 from pluralign.errors import CacheError, DataError
 from pluralign.evaluation import Predictions
-from pluralign.features import Design
 from pluralign.features.pretrained import pick_device
 from pluralign.files import write_json
 from pluralign.language_models.loading import check_tokenizer, load_tokenizer
@@ -28,9 +27,8 @@ from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalReward
 from pluralign.language_models.tokens import Ragged, prompt_ids, response_ids, shorten_prompt, tokenize
 from pluralign.language_models.user_tokens import UniformTokens
-from pluralign.likelihoods import Logit
 from pluralign.types import FloatArray
-from pluralign.users import UNKNOWN, predictions_from
+from pluralign.users import UNKNOWN, predict_decisions
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +142,7 @@ class TransformerReward:
         whose = np.full_like(whose, UNKNOWN) if unknown else whose
         item = np.concatenate([comparisons.chosen, comparisons.rejected])
         both = self.rewards(texts, item, np.tile(whose, 2), batch_size=batch_size, progress=progress)
-        margin = torch.from_numpy(both[: len(comparisons)] - both[len(comparisons) :])
-        design = Design.of(comparisons, torch.zeros(len(comparisons.items), 0, dtype=torch.float64))
-        chosen, other = Logit().choice_probabilities(margin[:, None], design.decisions)
-        return predictions_from(design, chosen[:, 0], other[:, 0])
+        return predict_decisions(comparisons, both[: len(comparisons)] - both[len(comparisons) :])
 
     def rewards(
         self,

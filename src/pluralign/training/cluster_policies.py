@@ -54,7 +54,7 @@ from pluralign.inference.hard_em import assign_users, classify, fill_empty
 from pluralign.inference.soft_em import posterior
 from pluralign.language_models.personal import PersonalPolicy
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
-from pluralign.likelihoods import Decisions, Logit
+from pluralign.likelihoods import Logit
 from pluralign.training.data import PairDataset
 from pluralign.training.margins import policy_reference, row_margins
 from pluralign.training.reference import default_cache_dir, reference_log_probs
@@ -198,7 +198,7 @@ def train_cluster_policies(
     held_out: float = 0.0,
     out: str | Path | None = None,
     settings: PolicySettings | None = None,
-    args: TrainingArguments | Mapping[str, Any] | None = None,
+    args: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     loading: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -220,7 +220,7 @@ def train_cluster_policies(
         held_out: Share of the sources whose decisions are not trained on and that users are assigned by.
         out: Folder to save to.
         settings: Of training; its users are nobody's and its alpha 0.
-        args: `TrainingArguments` of one adapter's training in one round, or some of their fields.
+        args: Fields of `TrainingArguments`, for one adapter's training in one round.
         cache: Folder of the reference's log-probabilities.
         loading: What `from_pretrained` needs.
         seed: Of starts and of who is held out.
@@ -239,8 +239,9 @@ def train_cluster_policies(
     if n_clusters > n_users:
         raise ConfigError(f"n_clusters is {n_clusters}, but there are {n_users} users")
     with TemporaryDirectory() as scratch:
-        arguments = make_arguments({"save_strategy": "no", **_fields(args)}, scratch)
-        model = PersonalPolicy.make(make_config(base, (), settings), seed=settings.seed, **(loading or {}))
+        arguments = make_arguments({"save_strategy": "no", **(args or {})}, scratch)
+        config = make_config(base, (), settings, beta=settings.beta)
+        model = PersonalPolicy.make(config, seed=settings.seed, **(loading or {}))
         model.to(arguments.device)
         fit = _Fit(
             model=model,
@@ -306,17 +307,8 @@ def decision_log_probs(comparisons: Comparisons, margin: FloatArray) -> Tensor:
         comparisons: The decisions.
         margin: Of every row under every policy, (rows, policies).
     """
-    n = len(comparisons)
-    outcome = np.ones(n) if comparisons.outcome is None else comparisons.outcome
-    decisions = Decisions(
-        index=torch.as_tensor(comparisons.decision, dtype=torch.int64),
-        outcome=torch.as_tensor(outcome, dtype=torch.float64),
-        position=torch.zeros(n, dtype=torch.float64),
-    )
-    log_prob = Logit().log_prob(torch.as_tensor(margin, dtype=torch.float64), decisions)
-    if comparisons.weight is None:
-        return log_prob
-    return log_prob * torch.as_tensor(comparisons.weight[comparisons.first_row], dtype=torch.float64)[:, None]
+    design = Design.of(comparisons, torch.zeros(len(comparisons.items), 0, dtype=torch.float64))
+    return Logit().log_prob(torch.as_tensor(margin, dtype=torch.float64), design.decisions) * design.weight[:, None]
 
 
 def copy_values(model: PersonalPolicy) -> Values:
@@ -455,12 +447,6 @@ def _margins(
 
 def _tokens(comparisons: Comparisons, tokenizer: Any, settings: PolicySettings) -> PreferenceTokens:
     return tokenize(comparisons, tokenizer, max_prompt=settings.max_prompt, max_response=settings.max_response)
-
-
-def _fields(args: TrainingArguments | Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if isinstance(args, TrainingArguments):
-        raise ConfigError("give the fields of TrainingArguments as a mapping")
-    return args or {}
 
 
 def _check(n_clusters: int, max_rounds: int, n_starts: int, held_out: float, start: str) -> None:

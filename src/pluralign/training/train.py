@@ -137,7 +137,8 @@ def train_policy(
     settings = changed(PolicySettings() if settings is None else settings, changes)
     arguments = make_arguments(args, out)
     tokenizer, tokens = prepare(comparisons, base, settings, loading)
-    model = PersonalPolicy.make(make_config(base, tokens.user_ids, settings), seed=settings.seed, **(loading or {}))
+    config = make_config(base, tokens.user_ids, settings, beta=settings.beta)
+    model = PersonalPolicy.make(config, seed=settings.seed, **(loading or {}))
     place_users(model, settings.users)
     model.to(arguments.device)
 
@@ -250,6 +251,8 @@ def make_config(base: str | Path, user_ids: Any, settings: Settings, **more: Any
         place=cast(Place, settings.place),
         tuning=cast(Tuning, settings.tuning),
         lora=None if settings.lora is None else dict(settings.lora),
+        max_prompt=settings.max_prompt,
+        max_response=settings.max_response,
         **more,
     )
 

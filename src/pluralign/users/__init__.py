@@ -4,7 +4,7 @@ from pluralign.users.distribution import Distribution
 from pluralign.users.gaussian import Basis, Individual
 from pluralign.users.heads import Clusters, Pooled
 from pluralign.users.latent import Latent
-from pluralign.users.model import UNKNOWN, UserModel, predictions_from
+from pluralign.users.model import UNKNOWN, UserModel, predict_decisions, predictions_from
 from pluralign.users.reliability import Reliability
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Pooled",
     "Reliability",
     "UserModel",
+    "predict_decisions",
     "predictions_from",
 ]

@@ -13,8 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pluralign.comparisons import Comparisons
 from pluralign.evaluation import Predictions
 from pluralign.features import Design
+from pluralign.likelihoods import Logit
+from pluralign.types import FloatArray
 
 UNKNOWN = -1
 
@@ -70,3 +73,14 @@ def predictions_from(design: Design, chosen: Float[Tensor, " decisions"], other:
         source=design.source.int().numpy(force=True),
         weight=design.weight.double().numpy(force=True),
     )
+
+
+def predict_decisions(comparisons: Comparisons, margin: FloatArray) -> Predictions:
+    """Predict decisions from the margins of their rows, (rows,), by whatever reward.
+
+    A pair is decided by the logistic of its margin, a choice among several by the multinomial logit.
+    """
+    design = Design.of(comparisons, torch.zeros(len(comparisons.items), 0, dtype=torch.float64))
+    margins = torch.as_tensor(margin, dtype=torch.float64)[:, None]
+    chosen, other = Logit().choice_probabilities(margins, design.decisions)
+    return predictions_from(design, chosen[:, 0], other[:, 0])

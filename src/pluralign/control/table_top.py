@@ -1,8 +1,8 @@
 """`TableTop`: a gripper moves a block to the zone that its user prefers, in MuJoCo.
 
 The manipulation task of VPL (arXiv 2408.10075) without its robot: the same observation, action, true reward and
-success, on a table of our own. The end effector is a mocap body that goes where it is told, at a limited speed; suction is a
-weld that is switched on when the cup touches the top of the block, and draws the block under the cup.
+success, on a table of our own. The end effector is a mocap body that goes where it is told, at a limited speed;
+suction is a weld that is switched on when the cup touches the top of the block, and draws the block under the cup.
 
 The paper does not say how far a zone reaches upwards, nor where an episode starts. Here distance to a zone is
 measured in the plane (success asks for the height by itself), the block starts outside both zones, and the end effector
@@ -11,9 +11,10 @@ somewhere above the middle.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -35,7 +36,7 @@ _START_LOW, _START_HIGH = np.array([0.35, -0.3]), np.array([0.65, 0.3])  # of th
 _REACH = 0.2  # metres that the end effector moves in a step at most
 _CUP = 0.01  # radius
 _TOUCH = 0.002  # metres between cup and block that still count as contact
-_SUBSTEPS, _LOOKS = 32, 4  # of physics in a step, and how often in it contact is looked for
+_SUBSTEPS, _LOOKS = 16, 4  # of physics in a step, and how often in it contact is looked for
 _STAY = 3  # steps at every waypoint of the planner
 _TRAVEL, _CLOSE, _PRESS = 0.12, 0.06, 0.025  # heights that the planner asks for; the last is cut off at the workspace
 
@@ -44,7 +45,7 @@ _BUMP_WIDTH = 0.05
 
 _MODEL = f"""
 <mujoco>
-  <option timestep="0.00625" integrator="implicitfast"/>
+  <option timestep="0.0125"><flag island="disable"/></option>
   <worldbody>
     <geom name="table" type="plane" size="1 1 0.1" friction="1 0.01 0.001"/>
     <body name="block" pos="0.5 0 {HALF_BLOCK}">
@@ -106,13 +107,14 @@ class TableTop:
         if not noise >= 0:
             raise ConfigError(f"noise is {noise}; it must be 0 or more metres")
         try:
-            import mujoco
+            self._mujoco = importlib.import_module("mujoco")
+            self._physics = importlib.import_module("mujoco.rollout").Rollout(nthread=0)
         except ImportError as missing:
             raise ConfigError("table-top needs MuJoCo", hint="pip install 'pluralign[control]'") from missing
         self.name = "table-top"
         self.users = ("left zone", "right zone")
         self.noise = noise
-        self._model: Any = mujoco.MjModel.from_xml_string(_MODEL)
+        self._model = self._mujoco.MjModel.from_xml_string(_MODEL)
 
     def features(self, observation: Float[ndarray, "n 7"]) -> Float[ndarray, "n 82"]:
         """Where the block lies, where it is held, how far the free gripper is from it, and its height.
@@ -166,23 +168,21 @@ class TableTop:
 
     def step(self, table: Table, action: Float[ndarray, "episodes 4"]) -> Table:
         """Move all tables on by one step. Episodes do not see each other: what one does is the same in any company."""
-        import mujoco
-        from mujoco import rollout
-
         target = LOW + (np.clip(action[:, :3], -1, 1) + 1) / 2 * (HIGH - LOW)
         way = target - table.cup
         length = np.linalg.norm(way, axis=1, keepdims=True)
         way *= np.minimum(1, _REACH / np.maximum(length, _REACH))
         suction = action[:, 3] > 0
         physics, grasped = table.physics, table.grasped & suction
-        spec = mujoco.mjtState.mjSTATE_EQ_ACTIVE.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value
-        data = mujoco.MjData(self._model)
+        parts = self._mujoco.mjtState
+        spec = parts.mjSTATE_EQ_ACTIVE.value | parts.mjSTATE_MOCAP_POS.value
+        data = self._mujoco.MjData(self._model)
         for moments in np.linspace(0, 1, _SUBSTEPS + 1)[1:].reshape(_LOOKS, -1):
             grasped = grasped | (suction & _touches(table.cup + way * (moments[0] - 1 / _SUBSTEPS), physics))
             control = np.empty((len(physics), len(moments), 4))
             control[..., 0] = grasped[:, None]
             control[..., 1:] = table.cup[:, None] + way[:, None] * moments[:, None]
-            states, _ = rollout.rollout(self._model, data, physics, control, control_spec=spec)
+            states, _ = self._physics.rollout(self._model, data, physics, control, control_spec=spec)
             physics = states[:, -1]
         cup = table.cup + way
         grasped = grasped | (suction & _touches(cup, physics))

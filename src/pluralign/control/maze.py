@@ -117,10 +117,10 @@ class Maze:
         number = {(int(i), int(j)): cell for cell, (i, j) in enumerate(self.cells)}
         cells = [(int(i), int(j)) for i, j in goals]
         wrong = [goal for goal in cells if goal not in number]
-        if not cells or wrong or len(set(cells)) < len(cells):
+        if not cells or wrong or len(set(cells)) < len(cells) or len(cells) == len(number):
             raise ConfigError(
                 f"the goals are {cells}, and {wrong} lie in walls or outside the map of {len(MAP)} rows and "
-                f"{len(MAP[0])} columns; name one free cell or more as (row, column), none twice"
+                f"{len(MAP[0])} columns; name free cells as (row, column), none twice and not all"
             )
         self.goal = np.array([number[goal] for goal in cells])
         """Cell of every goal, (users,)."""
@@ -208,7 +208,9 @@ class Maze:
         )
 
     def rollout(self, act: Actor, user: Int[ndarray, " episodes"], *, seed: int) -> Rollouts:
-        """One episode for every entry of `user`, at rest in a random cell other than the user's goal.
+        """One episode for every entry of `user`, at rest in a random cell that is no user's goal.
+
+        The starts are the same for the same seed whatever the kinds, so that users can be exchanged.
 
         Args:
             act: Called once a decision with the observations of all episodes, those that have ended too.
@@ -225,8 +227,7 @@ class Maze:
         n, length = len(user), self.steps // self.action_repeat
         rng = np.random.default_rng(seed)
         goal = self.goal[user]
-        elsewhere = (goal + rng.integers(1, len(self.cells), n)) % len(self.cells)
-        state = self._starts(elsewhere, rng)
+        state = self._starts(rng.choice(np.setdiff1d(np.arange(len(self.cells)), self.goal), n), rng)
         path = np.empty((n, length + 1, 4))
         path[:, 0] = state
         success = np.zeros(n, dtype=bool)

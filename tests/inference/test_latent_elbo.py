@@ -127,3 +127,12 @@ def test_settings_that_are_not_accepted(settings, message, whole_runs):
 def test_one_source_cannot_be_parted(planted):
     with pytest.raises(ConfigError, match="every row has the same source; latent users need two"):
         hold_out(replace(planted, source=torch.zeros_like(planted.source)), 0.1, 0)
+
+
+def test_a_direction_in_which_no_items_differ_is_left_out():
+    # One-hot items: the sum of all features is the same for everybody, and a deviation of 0 is no unit to measure in.
+    directions = torch.tensor([[1.0, 2.0], [-1.0, 2.0]])
+    model = initial(SMALL, torch.zeros(2), directions, torch.tensor([0.5, 0.0]), torch.eye(2))
+    assert model.coordinates.tolist() == [[2.0, 0.0], [-2.0, 0.0]]
+    rounded = initial(SMALL, torch.zeros(2), directions, torch.tensor([0.5, 1e-7]), torch.eye(2))
+    assert rounded.coordinates.tolist() == [[2.0, 0.0], [-2.0, 0.0]]

@@ -38,6 +38,7 @@ from pluralign.users.latent import FORMS, N_REFERENCES, Form, Inputs, Latent, Po
 Prior = Literal["normal", "diagonal", "mixture"]
 Bound = Literal["elbo", "predictive"]
 BATCH_ROWS = 2**13
+_SILENT = 1e-4  # of the largest: along a direction of a smaller deviation items do not differ, but for rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,7 @@ def initial(
         prior_mean += layer(components, latent, 0.5 * (components / 2) ** 0.5)
     model = Latent(
         theta=theta,
-        coordinates=directions / deviation.clamp(min=1e-12),
+        coordinates=torch.where(deviation > _SILENT * deviation.max(), directions / deviation.clamp(min=1e-12), 0.0),
         decoder=decoder,
         encoder=encoder,
         prior_log_weight=zeros(components),

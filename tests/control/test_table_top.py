@@ -261,3 +261,6 @@ def test_settings_that_cannot_be_are_named(task):
         task.demonstrations(0, seed=0)
     with pytest.raises(ConfigError, match=r"noise is -0\.1"):
         TableTop(noise=-0.1)
+    for wrong in (np.full((2, 4), np.nan), np.zeros((2, 3))):
+        with pytest.raises(ConfigError, match=r"actions must be finite numbers of shape \(2, 4\)"):
+            task.step(task.start(2, seed=0), wrong)

@@ -166,8 +166,17 @@ class TableTop:
         cup = _HOME + rng.uniform(-0.05, 0.05, (n, 3))
         return Table(physics=physics, cup=cup, grasped=np.zeros(n, dtype=bool))
 
-    def step(self, table: Table, action: Float[ndarray, "episodes 4"]) -> Table:
-        """Move all tables on by one step. Episodes do not see each other: what one does is the same in any company."""
+    def step(self, table: Table, action: Float[ndarray, "n action"]) -> Table:
+        """Move all tables on by one step. Episodes do not see each other: what one does is the same in any company.
+
+        Raises:
+            ConfigError: Actions that are not four finite numbers for each.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (len(table.cup), 4) or not np.isfinite(action).all():
+            raise ConfigError(
+                f"actions must be finite numbers of shape {(len(table.cup), 4)}; they have shape {action.shape}"
+            )
         target = LOW + (np.clip(action[:, :3], -1, 1) + 1) / 2 * (HIGH - LOW)
         way = target - table.cup
         length = np.linalg.norm(way, axis=1, keepdims=True)

@@ -50,9 +50,9 @@ def test_positions_follow_the_environments_coordinates(maze):
     np.testing.assert_allclose(maze.goals(), [[-0.75, -2 / 3], [0.75, -2 / 3]])
     assert len(maze.cells) == 46
     assert np.array_equal(maze.cell(np.column_stack([maze.centres, np.zeros((46, 2))])), np.arange(46))
-    # In a wall: the nearest free cell; the wall at row 6, column 1 lies below (5, 1) and above (7, 1), 0.3 nearer here.
-    below = maze.centres[number(maze, 7, 1)] + [0.0, 0.7]
-    assert maze.cell(np.array([[*below, 0.0, 0.0]]))[0] in (number(maze, 5, 1), number(maze, 7, 1))
+    # In a wall, and outside the map: the free cell nearest to the map's cell there.
+    beyond = np.array([[-5.9, 4.4, 0.0, 0.0], [-40.0, 40.0, 0.0, 0.0], [5.5, -3.2, 0.0, 0.0]])
+    assert maze.cells[maze.cell(beyond)].tolist() == [[1, 1], [1, 1], [7, 10]]
 
 
 @pytest.mark.parametrize("goals", ["two", "ten", "unseen"])

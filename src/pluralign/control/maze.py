@@ -148,7 +148,7 @@ class Maze:
         return f"Maze({[(int(i), int(j)) for i, j in self.cells[self.goal]]})"
 
     def cell(self, observation: Float[ndarray, "n observation"]) -> Int[ndarray, " n"]:
-        """Free cell of every position, or the nearest to a position in a wall, (n,)."""
+        """Free cell of every position, (n,); in a wall, the free cell nearest to the middle of the map's cell there."""
         column = np.clip(np.floor(observation[:, 0] + _HALF[0]).astype(int), 0, len(MAP[0]) - 1)
         row = np.clip(np.floor(_HALF[1] - observation[:, 1]).astype(int), 0, len(MAP) - 1)
         return np.asarray(self._nearest[row, column])

@@ -14,6 +14,10 @@ ball is within 0.5 of the goal in any of its steps.
 The paper names D4RL's `medium-v2` data, its released code the large maze, whose goals these are; in that code a tie
 counts as a preference for the second state, and here as a tie (`preferences.py`). Users' goals are given as (row,
 column) of the map, counted from 0 at the top left; positions are the environment's own, with (0, 0) in the middle.
+
+What a reward sees does not keep it from the truth. Fitted to 10,000 pairs of random states of the data, labelled by one
+of the ten goals, a linear reward on the bumps orders .999 of as many others rightly at width 0.5 (1.000 at 0.25 and
+0.35, .998 at 0.7, .996 at 1, .99 at 1.5), and one on the raw position .78 to .95.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def draw_rollouts(task: Steered, rollouts: Mapping[str, Rollouts], user: Int[nda
 
     if not rollouts:
         raise ConfigError("there are no rollouts to draw")
-    figure = Figure(figsize=(4.2 * len(task.users), 2.6 * len(rollouts)), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(task.users), 2.6 * len(rollouts)), layout="compressed")
     grid = figure.subplots(len(rollouts), len(task.users), squeeze=False, sharex=True, sharey=True)
     for (name, each), row in zip(rollouts.items(), grid, strict=True):
         for kind, axes in enumerate(row):
@@ -57,6 +57,7 @@ def draw_rollouts(task: Steered, rollouts: Mapping[str, Rollouts], user: Int[nda
                 axes.plot(path[-1, 4], path[-1, 3], "s", color=_COLOURS[kind], markerfacecolor=face, markersize=7)
             share = f"{each.success[mine].mean():.0%}" if mine.any() else "no episode"
             axes.set_title(f"{name}, {task.users[kind]}: {share}", fontsize=9)
+            axes.label_outer()
     return figure
 
 
@@ -82,13 +83,14 @@ def draw_rewards(rewards: Mapping[str, Float[ndarray, " places"]]) -> Figure:
 
     if not rewards or any(each.shape != (_GRID[0] * _GRID[1],) for each in rewards.values()):
         raise ConfigError(f"there must be rewards of the {_GRID[0] * _GRID[1]} observations of `reward_map`")
-    figure = Figure(figsize=(4.2 * len(rewards), 2.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(rewards), 2.6), layout="compressed")
     for (name, each), axes in zip(rewards.items(), figure.subplots(1, len(rewards), squeeze=False)[0], strict=True):
         _table(axes)
         axes.imshow(
             each.reshape(_GRID), origin="lower", extent=(LOW[1], HIGH[1], LOW[0], HIGH[0]), aspect="equal", zorder=0
         )
         axes.set_title(name, fontsize=9)
+        axes.label_outer()
     return figure
 
 
@@ -112,8 +114,8 @@ def animate(
 
     if not len(path) or len(names) != len(path) or len(user) != len(path):
         raise ConfigError(f"there are {len(path)} episodes, {len(user)} users and {len(names)} names; give one of each")
-    figure = Figure(figsize=(3.6 * len(path), 3.4), layout="constrained", dpi=80)
-    grid = figure.subplots(2, len(path), squeeze=False, sharex=True, height_ratios=(1, 0.75))
+    figure = Figure(figsize=(3.8 * len(path), 4.0), layout="compressed", dpi=80)
+    grid = figure.subplots(2, len(path), squeeze=False, sharex=True, height_ratios=(1, 0.83))
     drawn: list[tuple[ndarray, list[Line2D]]] = []
     for episode, (above, side) in zip(path, grid.T, strict=True):
         number = len(drawn)
@@ -124,6 +126,8 @@ def animate(
         side.set_aspect("equal")
         side.set_ylabel("z, m", fontsize=8)
         side.set_xlabel("y, m", fontsize=8)
+        side.tick_params(labelsize=7)
+        above.set_xlabel("")
         parts = [
             axes.plot([], [], mark, color=colour, markersize=size)[0]
             for axes in (above, side)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from pluralign.errors import ConfigError, DataError
 from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
 
 
+@runtime_checkable
 class Acts(Protocol):
     """A policy: `iql.Policy`, or any other that depends on z."""
 
@@ -30,7 +31,7 @@ class Acts(Protocol):
 
 
 def success_rates(
-    task: Steered, policy: Acts, z: Float[ndarray, "users latent_dim"], kind: Int[ndarray, " users"], *, seed: int
+    task: Steered, policy: Acts, z: Float[ndarray, "users latent_dim"], kind: Int[ndarray, " episodes"], *, seed: int
 ) -> Rollouts:
     """Let a policy act once for every user, all at once.
 

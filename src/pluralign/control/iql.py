@@ -399,7 +399,7 @@ def expectile_loss(above: Float[Tensor, " n"], expectile: float) -> Float[Tensor
         above: Values minus the estimate, (n,).
         expectile: In (0, 1).
     """
-    return torch.where(above < 0, 1 - expectile, expectile) * above.square()
+    return (expectile - (above < 0).to(above.dtype)).abs() * above.square()
 
 
 def _through(nets: list[Tensor], x: Float[Tensor, "nets batch wide"]) -> Float[Tensor, "nets batch action"]:
@@ -410,9 +410,9 @@ def _through(nets: list[Tensor], x: Float[Tensor, "nets batch wide"]) -> Float[T
 
 def _encoding(offline: Offline, table: RewardTable, to: IqlSettings, generator: torch.Generator) -> Encoding:
     def moments(array: ndarray) -> tuple[Tensor, Tensor]:
-        each = torch.as_tensor(np.asarray(array, dtype=np.float64))
-        scale = each.std(0, correction=0)
-        return each.mean(0).float(), torch.where(scale > 1e-6, scale, 1.0).float()
+        each = np.asarray(array, dtype=np.float64)
+        scale = each.std(0)
+        return torch.as_tensor(each.mean(0)).float(), torch.as_tensor(np.where(scale > 1e-6, scale, 1.0)).float()
 
     (mean, scale), (z_mean, z_scale) = moments(offline.observation), moments(table.z)
     directions = to.bandwidth * torch.randn(to.frequencies, len(mean), generator=generator)
@@ -454,6 +454,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             words = json.loads((file.metadata() or {})["pluralign"])
-            return {name: file.get_tensor(name) for name in file.keys()}, words  # noqa: SIM118
+            # Copied, because products of a tensor that lies otherwise in memory may differ in their last digit.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, words  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error

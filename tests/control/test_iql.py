@@ -1,0 +1,253 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy import ndarray
+from scipy.stats import expectile as scipy_expectile
+
+from pluralign.control.evaluation import success_rates
+from pluralign.control.iql import IqlSettings, Policy, expectile_loss, train_iql
+from pluralign.control.rewards import RewardTable
+from pluralign.control.tasks import Offline, Rollouts, Steered
+from pluralign.errors import CacheError, ConfigError, DataError
+
+SMALL = IqlSettings(steps=600, width=32, batch=64, learning_rate=3e-3, discount=0.9, target_rate=0.02)
+
+
+class Line:
+    """Positions from -1 to 1, moved by up to 0.2 at a time; one kind of user wants the left end, the other the right.
+
+    Their rewards (1 - x) / 2 and (1 + x) / 2 have the mean 0.5 everywhere, so that for both at once there is no
+    direction.
+    """
+
+    name = "line"
+    users = ("left", "right")
+
+    def features(self, observation: ndarray) -> ndarray:
+        return observation
+
+    def rewards(self, observation: ndarray) -> ndarray:
+        return np.stack([1 - observation[:, 0], 1 + observation[:, 0]]) / 2
+
+    def goals(self) -> ndarray:
+        return np.array([[-1.0], [1.0]])
+
+    def offline(self, steps: int, *, seed: int) -> Offline:
+        """One trajectory by random actions."""
+        rng = np.random.default_rng(seed)
+        action = rng.uniform(-1, 1, (steps, 1))
+        path = np.zeros((steps + 1, 1))
+        for t in range(steps):
+            path[t + 1] = self.move(path[t], action[t])
+        return Offline(observation=path[:-1], action=action, after=path[1:], episode=np.zeros(steps, dtype=np.int32))
+
+    def rollout(self, act, user: ndarray, *, seed: int) -> Rollouts:
+        rng = np.random.default_rng(seed)
+        path = [rng.uniform(-0.3, 0.3, (len(user), 1))]
+        for _ in range(15):
+            path.append(self.move(path[-1], act(path[-1])))
+        success = np.abs(path[-1] - self.goals()[user])[:, 0] < 0.1
+        return Rollouts(success=success, path=np.stack(path, axis=1))
+
+    @staticmethod
+    def move(x: ndarray, action: ndarray) -> ndarray:
+        return np.clip(x + 0.2 * action, -1, 1)
+
+
+LINE = Line()
+DATA = LINE.offline(1000, seed=0)
+KIND = np.arange(20) % 2
+
+
+def pool(z: ndarray) -> RewardTable:
+    """Rewards of the left user for z < 0 and of the right one for z > 0, centred."""
+    rewards = LINE.rewards(DATA.after).T - 0.5
+    return RewardTable(z=z[:, None].astype(np.float32), value=rewards[:, (z > 0).astype(int)].astype(np.float32))
+
+
+def nobody() -> RewardTable:
+    """The mean of both users' rewards, without a latent."""
+    return RewardTable(
+        z=np.zeros((1, 0), dtype=np.float32), value=LINE.rewards(DATA.after).mean(0)[:, None].astype(np.float32) - 0.5
+    )
+
+
+def tensors(policy: Policy) -> list[torch.Tensor]:
+    return [*vars(policy.encoding).values(), *policy.layers, policy.log_std]
+
+
+def same(a: Policy, b: Policy) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(tensors(a), tensors(b), strict=True))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Policy:
+    # The data are a single trajectory: with one latent for each trajectory, half of the users would have no data.
+    return train_iql(DATA, pool(np.random.default_rng(1).normal(size=64)), SMALL, seed=0)
+
+
+def test_the_line_is_a_task():
+    assert isinstance(LINE, Steered)
+
+
+def test_every_user_is_brought_where_they_want_to_be(trained):
+    done = success_rates(LINE, trained, np.where(KIND == 0, -1.0, 1.0)[:, None], KIND, seed=0)
+    assert done.success.all()
+
+
+def test_the_averaged_reward_brings_nobody_anywhere():
+    policy = train_iql(DATA, nobody(), SMALL, seed=0)
+    done = success_rates(LINE, policy, np.zeros((20, 0)), KIND, seed=0)
+    assert done.success.mean() <= 0.5  # one end for all at the very most
+    # No action is better than another, so the policy is the data's mean action, 0.
+    assert abs(done.path[:, -1, 0] - done.path[:, 0, 0]).mean() < 0.5
+
+
+@pytest.mark.parametrize(("expectile", "value"), [(0.5, 2.5), (0.99, 5.0)])
+def test_values_are_those_of_the_data_or_of_the_best_action(expectile, value):
+    # Two states, and an action says which comes next; it is random in the data, and one state has reward 1. Worth:
+    # 0.5 / (1 - 0.8) if one goes on like that, 1 / (1 - 0.8) if one does what is best.
+    rng = np.random.default_rng(0)
+    state = rng.permutation(np.repeat([-1.0, 1.0], 250))[:, None]
+    state = np.concatenate([state, state[:1]])
+    data = Offline(observation=state[:-1], action=state[1:], after=state[1:], episode=np.zeros(500, dtype=np.int32))
+    table = RewardTable(z=np.zeros((1, 0), np.float32), value=(state[1:] > 0).astype(np.float32))
+    found = []
+    to = replace(SMALL, steps=800, width=16, discount=0.8, expectile=expectile, target_rate=0.05)
+    train_iql(data, table, to, seed=0, on_step=lambda _, numbers: found.append(numbers["v"]))
+    assert found[-1] == pytest.approx(value, rel=0.08)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95))
+@settings(max_examples=30)
+def test_the_loss_is_least_at_scipys_expectile(seed, tau):
+    values = np.random.default_rng(seed).normal(size=20)
+    estimate = torch.tensor(scipy_expectile(values, tau), requires_grad=True)
+    expectile_loss(torch.as_tensor(values) - estimate, tau).mean().backward()
+    assert estimate.grad is not None
+    assert abs(estimate.grad.item()) < 1e-6
+
+
+def test_half_is_the_mean_and_nine_tenths_by_hand():
+    # 0 and 1: 0.1 e = 0.9 (1 - e) at e = 0.9.
+    for tau, value in ((0.5, 0.5), (0.9, 0.9)):
+        estimate = torch.tensor(value, dtype=torch.float64, requires_grad=True)
+        expectile_loss(torch.tensor([0.0, 1.0], dtype=torch.float64) - estimate, tau).mean().backward()
+        assert estimate.grad is not None
+        assert abs(estimate.grad.item()) < 1e-12
+
+
+def test_without_temperature_the_data_are_copied():
+    data = replace(DATA, action=np.full_like(DATA.action, 0.25))
+    policy = train_iql(data, pool(np.array([-1.0, 1.0])), replace(SMALL, steps=300, temperature=0.0), seed=0)
+    assert np.allclose(policy.act(np.zeros((2, 1)), np.array([[-1.0], [1.0]])), 0.25, atol=0.02)
+
+
+def test_actions_are_cut_to_their_range(trained):
+    action = trained.act(np.linspace(-5, 5, 11)[:, None], np.linspace(-9, 9, 11)[:, None])
+    assert action.shape == (11, 1)
+    assert abs(action).max() <= 1
+
+
+def test_the_seed_decides_everything_and_nothing_global(unbroken):
+    before = torch.get_rng_state()
+    again, other = (train_iql(DATA, pool(np.array([-1.0, 1.0])), unbroken.settings, seed=seed) for seed in (3, 4))
+    assert same(again, unbroken)
+    assert not same(other, unbroken)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_saved_and_loaded_it_does_the_same(tmp_path, trained):
+    trained.save(tmp_path)
+    loaded = Policy.load(tmp_path)
+    assert same(trained, loaded)
+    assert (loaded.settings, loaded.steps) == (SMALL, SMALL.steps)
+    x, z = np.linspace(-1, 1, 7)[:, None], np.linspace(1, -1, 7)[:, None]
+    assert np.array_equal(trained.act(x, z), loaded.act(x, z))
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> Policy:
+    return train_iql(DATA, pool(np.array([-1.0, 1.0])), replace(SMALL, steps=220, frequencies=3), seed=3)
+
+
+@pytest.mark.parametrize("stop", [100, 130])  # between the draws of a hundred minibatches, and within
+def test_a_training_goes_on_where_it_stopped(tmp_path, stop, unbroken):
+    table = pool(np.array([-1.0, 1.0]))
+
+    def leave(done: int, _: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_iql(DATA, table, unbroken.settings, seed=3, on_step=leave, report_every=stop, checkpoint=tmp_path)
+    steps: list[int] = []
+    resumed = train_iql(
+        DATA, table, unbroken.settings, seed=3, checkpoint=tmp_path, on_step=lambda done, _: steps.append(done)
+    )
+    assert steps == [220]
+    assert same(resumed, unbroken)
+    # A finished one is read, not trained.
+    assert same(train_iql(DATA, table, unbroken.settings, seed=3, checkpoint=tmp_path), unbroken)
+
+
+def test_the_checkpoint_of_another_training_is_not_used(tmp_path):
+    table, to = pool(np.array([-1.0, 1.0])), replace(SMALL, steps=20)
+    train_iql(DATA, table, to, seed=0, checkpoint=tmp_path)
+    assert same(train_iql(DATA, table, to, seed=1, checkpoint=tmp_path), train_iql(DATA, table, to, seed=1))
+
+
+def test_reports_come_on_time_and_are_numbers():
+    seen: list[tuple[int, dict[str, float]]] = []
+    train_iql(
+        DATA, nobody(), replace(SMALL, steps=25), seed=0, report_every=10, on_step=lambda *each: seen.append(each)
+    )
+    assert [done for done, _ in seen] == [10, 20, 25]
+    assert all(np.isfinite(list(numbers.values())).all() for _, numbers in seen)
+
+
+def test_damaged_files_are_named(tmp_path, trained):
+    with pytest.raises(CacheError, match=r"holds no policy: policy\.safetensors is missing"):
+        Policy.load(tmp_path)
+    trained.save(tmp_path)
+    for name in ("policy", "training"):
+        (tmp_path / f"{name}.safetensors").write_bytes((tmp_path / "policy.safetensors").read_bytes()[:100])
+    with pytest.raises(CacheError, match=r"the policy in .* is damaged"):
+        Policy.load(tmp_path)
+    with pytest.raises(CacheError, match=r"the checkpoint in .* is damaged"):
+        train_iql(DATA, nobody(), SMALL, seed=0, checkpoint=tmp_path)
+
+
+def test_what_does_not_fit_is_named(trained):
+    table = pool(np.array([-1.0, 1.0]))
+    with pytest.raises(DataError, match="999 rewards under 2 latents, for 1000 steps and 2 latents"):
+        train_iql(DATA, replace(table, value=table.value[:-1]), SMALL, seed=0)
+    wrong = table.value.copy()
+    wrong[7, 1] = np.nan
+    with pytest.raises(DataError, match="row 7 of value is not finite"):
+        train_iql(DATA, replace(table, value=wrong), SMALL, seed=0)
+    with pytest.raises(ConfigError, match="latents have 2 numbers; this policy was trained on 1"):
+        trained.act(np.zeros((3, 1)), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be at least 0"),
+        ({"expectile": 1.0}, "expectile is 1.0; it must be above 0 and below 1"),
+        ({"target_rate": 1.5}, "target_rate is 1.5; it must be above 0 and at most 1"),
+    ],
+)
+def test_settings_say_what_they_accept(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        IqlSettings(**setting)
+
+
+def test_a_training_that_diverges_is_an_error():
+    with pytest.raises(DataError, match="training diverged"):
+        train_iql(DATA, nobody(), replace(SMALL, steps=60, learning_rate=1e30), seed=0)

@@ -12,6 +12,7 @@ from pluralign.inference.basis import fit_basis
 from pluralign.inference.clusters import fit_clusters
 from pluralign.populations import simulate
 from pluralign.queries import query_curve
+from pluralign.queries.curves import feasible_questions
 
 
 def study(kind: str, n_users: int, *, methods, n_questions: int, seed: int = 0, per_user: int = 120, **settings):
@@ -114,6 +115,20 @@ def test_the_same_pair_is_not_asked_twice_and_answers_come_from_the_pool(random_
         assert len(curve.predictions[method]) == 3
         with pytest.raises(DataError, match="the largest pool has 2"):
             query_curve(models()["basis"], design, pool, ~pool, methods=(method,), n_questions=3)
+
+
+def test_as_many_questions_as_half_of_the_users_can_be_asked(random_pairs):
+    # Users with pools of 1, 2 and 3 distinct pairs, and one whom nothing tests.
+    design = random_pairs(13)
+    user = torch.tensor([0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 0, 1, 2])
+    chosen, rejected = design.chosen.clone(), design.rejected.clone()
+    chosen[6], rejected[6] = rejected[5], chosen[5]  # asked before, turned round
+    design = replace(design, chosen=chosen, rejected=rejected, user=user, n_users=4)
+    pool = torch.arange(13) < 10
+    assert [feasible_questions(design, pool, ~pool, most) for most in (1, 2, 8)] == [1, 2, 2]
+    nobody = torch.zeros(13, dtype=torch.bool)
+    assert feasible_questions(design, pool, nobody, 8) == 0
+    assert feasible_questions(design, nobody, pool, 8) == 0
 
 
 def test_messages(random_pairs):

@@ -91,7 +91,26 @@ def make(
             ladder.append(row(f"{name}, another user's", 0.553, control=True))
         if name.startswith("cluster"):
             ladder.append(row(f"{name}, random clusters", 0.566, control=True))
-    settings = {"cluster": {"n_clusters": 3}, "basis": {"rank": 2}, "individual": {"tau": 0.125}}
+    latent = {
+        "latent_dim": 3,
+        "steps": 75,
+        "active_units": 2,
+        "variance": [0.61, 0.2, 0.001],
+        "kl": [1.1, 0.4, 0.002],
+        "kl_total": 1.502,
+        "fell_back": False,
+        "collapsed": False,
+        "own_over_shuffled": interval(0.11, 0.03),
+        "accuracy": {"own": 0.68, "own, mean of z": 0.679, "shuffled": 0.55, "prior": 0.57, "pooled": 0.572},
+        "log_prob": {"own": -0.6, "own, mean of z": -0.601, "shuffled": -0.71, "prior": -0.67, "pooled": -0.668},
+        "words": say("not collapsed (2 of 3 units active)"),
+    }
+    settings = {
+        "cluster": {"n_clusters": 3},
+        "basis": {"rank": 2},
+        "individual": {"tau": 0.125},
+        "latent": latent,
+    }
     choice = {
         "cluster": [
             {
@@ -149,6 +168,27 @@ def make(
             }
             for m in (0, 1, 2, 4, 8, 16, 32)
         ],
+        "query_curves": [
+            {
+                "rung": say("basis"), "n_users": n_users // 4, "n_left_out": 0,
+                "methods": {
+                    name: {
+                        "accuracy": [interval(0.57 + slope * n, 0.03) for n in range(5)],
+                        "log_prob": [interval(-0.68 + slope * n, 0.02) for n in range(5)],
+                        **({} if name == "random" else {"gain_over_random": [interval((slope - 0.01) * n, 0.02)
+                                                                             for n in range(5)]}),
+                    }
+                    for name, slope in (("information_gain", 0.025), ("uncertainty", 0.015), ("random", 0.01))
+                },
+            }
+        ],
+        "latent": {
+            "diagnosis": latent,
+            "map": {
+                "user": ids[:mapped], "cluster": cluster[:mapped].tolist(), "two": three[:, 1:].round(3).tolist(),
+                "method": "t-SNE", "note": say("All users are drawn."),
+            },
+        },
         "clusters": [
             {
                 "cluster": k + 1, "users": int(n_users * share), "share": share,
@@ -170,7 +210,7 @@ def make(
                 "seed": split, "candidate": "cluster", "cross_validation": [],
                 "rungs": {
                     name: {"settings": settings.get(name, {}), "choice": choice.get(name, []), "described": name}
-                    for name in RUNGS
+                    for name in (*RUNGS, "latent")
                 },
                 "counts": {},
             }

@@ -11,7 +11,9 @@ from pluralign.errors import DataError
 from pluralign.reports import write_report
 from pluralign.reports.page import build_sections, embed, render, write_tables
 
-PARTS = ("heterogeneity", "likes", "scan", "users", "clusters", "unseen_users", "seeds")
+PARTS = (
+    "heterogeneity", "likes", "scan", "users", "clusters", "unseen_users", "query_curves", "latent", "seeds",
+)  # fmt: skip
 
 
 class Reader(html.parser.HTMLParser):

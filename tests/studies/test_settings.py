@@ -34,6 +34,16 @@ def test_lists_become_tuples():
         ({"clusters": [0, 1]}, r"clusters is \(0, 1\); it must be a list of whole numbers of at least 1"),
         ({"ranks": []}, r"ranks is \(\); it must be a list of whole numbers of at least 0"),
         ({"ridge": "1e-3"}, r"ridge is '1e-3'; it must be a number, or nothing"),
+        ({"questions": 0}, r"questions is 0; it must be at least 1"),
+        ({"query_rungs": "basis"}, r"query_rungs is 'basis'; it must be a list of rungs"),
+        (
+            {"query_rungs": ["latent"]},
+            r'query_rungs names "latent"; it must be of the rungs fitted',
+        ),
+        (
+            {"query_rungs": ["pooled"]},
+            r'query_rungs names "pooled"; it must be of the rungs fitted that',
+        ),
         ({"ridge": -1.0}, r"ridge is -1\.0; it must be at least 0"),
     ],
 )

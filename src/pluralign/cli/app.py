@@ -95,6 +95,13 @@ def study(
     unseen: Annotated[float | None, typer.Option(help="Share of users kept out of training.")] = None,
     max_clusters: Annotated[int | None, typer.Option(help="Largest number of clusters tried.")] = None,
     starts: Annotated[int | None, typer.Option(help="Restarts of the clusters' EM.")] = None,
+    query_curve: Annotated[
+        str | None,
+        typer.Option(
+            help="Rungs, comma-separated, for which unseen users are asked pair by pair: what asking well saves."
+        ),
+    ] = None,
+    questions: Annotated[int | None, typer.Option(help="Questions of that curve at most; default 8.")] = None,
     worthwhile: Annotated[
         float | None, typer.Option(help="Smallest gain in accuracy worth a model per user, a share; default 0.01.")
     ] = None,
@@ -126,6 +133,8 @@ def study(
         "unseen": unseen,
         "clusters": None if max_clusters is None else [*range(1, max_clusters + 1)],
         "starts": starts,
+        "query_rungs": None if query_curve is None else query_curve.split(","),
+        "questions": questions,
         "worthwhile": worthwhile,
         "draws": draws,
         "seed": seed,

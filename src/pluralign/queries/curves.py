@@ -37,11 +37,13 @@ class QueryCurve:
         predictions: For each method, one entry after every number of questions, 0 first.
         users: Who was asked, (users,).
         left_out: Users with too small a pool, or with nothing to test, (left out,).
+        level: Of the intervals.
     """
 
     predictions: Mapping[str, tuple[Predictions, ...]]
     users: IntArray
     left_out: IntArray
+    level: float = 0.95
 
     @property
     def n_questions(self) -> int:
@@ -50,11 +52,12 @@ class QueryCurve:
 
     def score(self, method: str, n: int, metric: str = METRIC) -> Interval:
         """A method's mean score after n questions."""
-        return mean_interval(self.predictions[method][n], metric)
+        return mean_interval(self.predictions[method][n], metric, level=self.level)
 
     def gain(self, method: str, n: int, other: str = "random", m: int | None = None, metric: str = METRIC) -> Interval:
         """A method after n questions less another after m (None: the same number), paired by user."""
-        return paired_difference(self.predictions[method][n], self.predictions[other][n if m is None else m], metric)
+        asked, against = self.predictions[method][n], self.predictions[other][n if m is None else m]
+        return paired_difference(asked, against, metric, level=self.level)
 
     def needed(self, method: str, other: str, m: int, metric: str = METRIC) -> int | None:
         """The fewest questions after which a method scores at least what another does after m; None: never."""
@@ -110,10 +113,8 @@ def query_curve(
     if isinstance(model, Clusters):
         model = replace(model, soft=True)
     user = design.user.numpy(force=True)
-    pair = index_pairs(*(index.numpy(force=True).astype(np.int32) for index in (design.chosen, design.rejected)))
-    own_pair = index_items(user.astype(np.int32), pair)[0]
+    own_pair, distinct = _pairs_of_users(design, pool)
     asked, tested = pool.numpy(force=True), test.numpy(force=True)
-    distinct = np.bincount(user[asked][np.unique(own_pair[asked], return_index=True)[1]], minlength=design.n_users)
     enough = (distinct >= n_questions) & (np.bincount(user[tested], minlength=design.n_users) > 0)
     if not enough.any():
         raise DataError(
@@ -131,6 +132,31 @@ def query_curve(
     everyone = np.arange(design.n_users, dtype=np.int32)
     present = np.bincount(user, minlength=design.n_users) > 0
     return QueryCurve(predictions=found, users=everyone[enough], left_out=everyone[present & ~enough])
+
+
+def feasible_questions(
+    design: Design, pool: Bool[Tensor, " decisions"], test: Bool[Tensor, " decisions"], most: int
+) -> int:
+    """The most questions, up to `most`, that half of the users who can be tested can be asked; 0 where there is none.
+
+    Args:
+        design: As of `query_curve`.
+        pool: As there.
+        test: As there.
+        most: Questions at most.
+    """
+    tested = np.unique(design.user[test].numpy(force=True))
+    distinct = np.sort(_pairs_of_users(design, pool)[1][tested])
+    return min(most, int(distinct[len(distinct) // 2])) if len(distinct) else 0
+
+
+def _pairs_of_users(design: Design, pool: Bool[Tensor, " decisions"]) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each decision that its user's decisions on the same pair share, and distinct pairs in each pool."""
+    user, asked = design.user.numpy(force=True), pool.numpy(force=True)
+    pair = index_pairs(*(index.numpy(force=True).astype(np.int32) for index in (design.chosen, design.rejected)))
+    own_pair = index_items(user.astype(np.int32), pair)[0]
+    first = np.unique(own_pair[asked], return_index=True)[1]
+    return own_pair, np.bincount(user[asked][first], minlength=design.n_users)
 
 
 def _ask(

@@ -11,17 +11,17 @@ import base64
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pluralign.files import replacing
 from pluralign.reports.blocks import Block, Chart, Cloud, Dots, Duels, Findings, Grid, Heatmap, Section
 from pluralign.reports.reading import clean, read_results
-from pluralign.reports.sections import likes, models, record, similarity, taste, verdict
+from pluralign.reports.sections import latent, likes, models, record, similarity, taste, unseen, verdict
 from pluralign.reports.svg import draw, draw_cloud, group_legend, legend, picture, unit_cube
 
-SECTIONS = (
+SECTIONS: tuple[Callable[[dict[str, Any]], Section | None], ...] = (
     verdict.verdict,
     models.ladder,
     taste.taste,
@@ -29,7 +29,8 @@ SECTIONS = (
     similarity.projection,
     models.choices,
     models.gains,
-    models.few_shot,
+    unseen.few_shot,
+    latent.latent,
     likes.likes,
     record.scan,
     record.settings,
@@ -67,8 +68,8 @@ def write_report(folder: Path) -> Path:
 
 
 def build_sections(results: dict[str, Any]) -> list[Section]:
-    """Every section, in the order of the page."""
-    return [make(results) for make in SECTIONS]
+    """Every section, in the order of the page; those about what a study does only when asked are there if it was."""
+    return [section for make in SECTIONS if (section := make(results)) is not None]
 
 
 def render(results: dict[str, Any], sections: Sequence[Section]) -> str:

@@ -34,6 +34,7 @@ class SeedResult:
         test: Predictions of the seen users' test decisions by rung, and by control ("basis, another user's").
         unknown: Predictions of the same decisions with the unknown user's model, by rung.
         unseen: Predictions of unseen users' test decisions, placed from m of their own: "basis/4" is m = 4.
+        asked: Predictions of unseen users' test decisions after n questions, by rung and method: "basis/random/4".
         cluster: Cluster of every user in the cluster rung, -1 for users without training rows; empty without the rung.
     """
 
@@ -45,6 +46,7 @@ class SeedResult:
     test: dict[str, Predictions]
     unknown: dict[str, Predictions]
     unseen: dict[str, Predictions]
+    asked: dict[str, Predictions] = field(default_factory=dict)
     cluster: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
 
 
@@ -78,6 +80,7 @@ class Kept:
                 test=_unpack(arrays, "test"),
                 unknown=_unpack(arrays, "unknown"),
                 unseen=_unpack(arrays, "unseen"),
+                asked=_unpack(arrays, "asked"),
                 cluster=arrays["cluster"],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
@@ -90,7 +93,7 @@ class Kept:
         from safetensors.numpy import save
 
         arrays = {"cluster": result.cluster}
-        for group in ("test", "unknown", "unseen"):
+        for group in ("test", "unknown", "unseen", "asked"):
             arrays |= _pack(getattr(result, group), group)
         packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         with replacing(self.folder / f"{result.seed}.safetensors") as part:

@@ -35,11 +35,13 @@ from pluralign.files import write_json
 from pluralign.inference.adapt import adapt
 from pluralign.inference.heads import fit_heads
 from pluralign.rewards import LinearReward
+from pluralign.studies.asking import ask_unseen, check_askable, query_curves
 from pluralign.studies.conclusion import best_of_taste, conclude
 from pluralign.studies.diagnosis import Diagnosis, diagnose
 from pluralign.studies.features import FeatureSource, Step, say_nothing
 from pluralign.studies.kept import Kept, SeedResult
 from pluralign.studies.ladder import LADDER, Rung, choose_rung, fit_ladder
+from pluralign.studies.latent import describe_latent
 from pluralign.studies.results import summarise
 from pluralign.studies.settings import StudySettings
 from pluralign.studies.splitting import make_folds, split_study
@@ -141,8 +143,25 @@ def run_study(
     )
     described = {name: rung.described for name, rung in whole.rungs.items()}
     verdict = conclude(seeds, table, settings, described=described, reference=whole.cluster, diagnosis=diagnosis)
+    latent = describe_latent(
+        whole.rungs.get("latent"),
+        whole.design,
+        reference=whole.cluster,
+        user_ids=comparisons.user_ids,
+        seed=settings.seed,
+    )
     results = summarise(
-        comparisons, settings, source.identity, seeds, table, unseen, verdict, diagnosis, reference=whole.cluster
+        comparisons,
+        settings,
+        source.identity,
+        seeds,
+        table,
+        unseen,
+        verdict,
+        diagnosis,
+        reference=whole.cluster,
+        latent=latent,
+        curves=query_curves(seeds, settings),
     )
     if out is not None:
         for name, model in whole.models.items():
@@ -212,6 +231,7 @@ def run_seed(
         for name in ("train", "test", "unseen_adapt", "unseen_test")
     }
     design, test = designs["train"], designs["test"]
+    check_askable(design, settings)
     folds = make_folds(design, settings, seed)
     on_step(f"split {seed + 1 - settings.seed} of {settings.seeds}: fit the ladder")
     rungs = fit_ladder(design, folds, settings.ladder(seed), settings.rungs)
@@ -230,6 +250,11 @@ def run_seed(
             at_random = _deal_out(rung.model, design, rungs["pooled"], known, seed)
             predicted[f"{name}, {RANDOM}"] = at_random.predict(test)
     clusters = rungs["cluster"].model if "cluster" in rungs else None
+    asked: dict[str, Predictions] = {}
+    if settings.query_rungs:
+        on_step(f"split {seed + 1 - settings.seed} of {settings.seeds}: ask unseen users")
+        unseen = Design.of(comparisons.take(np.concatenate([split.unseen_adapt, split.unseen_test])), features)
+        asked = ask_unseen(rungs, unseen, designs["unseen_adapt"].n_decisions, settings, seed)
     return SeedResult(
         seed=seed,
         candidate=candidate,
@@ -241,6 +266,7 @@ def run_seed(
         test=predicted,
         unknown=unknown,
         unseen=_place_unseen(rungs, designs["unseen_adapt"], designs["unseen_test"], settings, seed),
+        asked=asked,
         cluster=_cluster_of(clusters, known) if isinstance(clusters, Clusters) else np.empty(0, dtype=np.int32),
         counts={
             f"{name}_{what}": count

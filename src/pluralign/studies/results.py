@@ -18,6 +18,7 @@ from pluralign.evaluation import (
     paired_difference,
 )
 from pluralign.files import plain
+from pluralign.queries.curves import QueryCurve
 from pluralign.studies.conclusion import best_of_taste
 from pluralign.studies.diagnosis import Diagnosis
 from pluralign.studies.groups import cluster_gains, describe_users
@@ -40,6 +41,8 @@ def summarise(
     diagnosis: Diagnosis,
     *,
     reference: IntArray | None,
+    latent: Mapping[str, object] | None = None,
+    curves: Mapping[str, QueryCurve] | None = None,
 ) -> dict[str, object]:
     """Collect everything of a study as values that JSON has.
 
@@ -53,6 +56,8 @@ def summarise(
         verdict: What to train.
         diagnosis: Whether and how users differ.
         reference: Cluster of every user in the fit to all rows, -1 for none.
+        latent: What `describe_latent` says of the latent rung.
+        curves: Query-efficiency curve of every rung that one was asked for.
     """
     pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
     personal = best_of_taste(seeds)
@@ -68,6 +73,8 @@ def summarise(
         "ladder": table.as_dict(),
         "unknown_user": _unknown(seeds, settings),
         "unseen_users": [{"n_context": m, **each.as_dict()} for m, each in unseen.items()],
+        "query_curves": [{"rung": rung, **curve.as_dict()} for rung, curve in (curves or {}).items()],
+        "latent": latent,
         "clusters": [] if reference is None else cluster_gains(seeds, reference, level=settings.level),
         "users_of": personal,
         "users": [] if own is None else describe_users(comparisons, own, pooled, reference),

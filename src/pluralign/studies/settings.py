@@ -36,6 +36,9 @@ class StudySettings:
         covariance: Prior covariance of `individual`: "auto" is full for few features and isotropic for many.
         starts: Restarts of the clusters' EM.
         latent_dim: Numbers that describe a user of `latent`.
+        query_rungs: Rungs, of those fitted, for which unseen users are asked question by question, so that the study
+            shows what asking well saves; none by default, for it takes time.
+        questions: Asked of each of them at most.
         level: Level of every interval, and one minus that of the tests.
         worthwhile: Smallest gain in accuracy, a share, that would be worth a model for each user: the verdict is
             "cannot tell yet" where it can be neither shown nor ruled out.
@@ -57,6 +60,8 @@ class StudySettings:
     covariance: str = "auto"
     starts: int = 20
     latent_dim: int = 4
+    query_rungs: tuple[str, ...] = ()
+    questions: int = 8
     level: float = 0.95
     worthwhile: float = 0.01
     draws: int = 1000
@@ -66,6 +71,13 @@ class StudySettings:
         unknown = [rung for rung in self.rungs if rung not in LADDER]
         if unknown:
             raise ConfigError(f'unknown rung "{unknown[0]}"; known: {", ".join(LADDER)}')
+        idle = [rung for rung in self.query_rungs if rung not in self.rungs or rung == "pooled"]
+        if idle:
+            askable = [rung for rung in self.rungs if rung != "pooled"]
+            raise ConfigError(
+                f'query_rungs names "{idle[0]}"; it must be of the rungs fitted that have something to ask: '
+                f"{', '.join(askable) or 'none'}"
+            )
         if self.split not in SPLITS:
             raise ConfigError(f'unknown split "{self.split}"; known: {", ".join(SPLITS)}')
         if self.covariance not in COVARIANCES:
@@ -78,7 +90,14 @@ class StudySettings:
         for name in ("unseen", "worthwhile"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name, least in (("seeds", 1), ("folds", 2), ("starts", 1), ("latent_dim", 1), ("draws", 19)):
+        for name, least in (
+            ("seeds", 1),
+            ("folds", 2),
+            ("starts", 1),
+            ("latent_dim", 1),
+            ("questions", 1),
+            ("draws", 19),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -118,7 +137,7 @@ def _check_types(values: Mapping[str, object]) -> None:
     """What a YAML file may have got wrong: a number in quotes, one value where a list is asked for."""
     accepted: dict[str, tuple[Callable[[object], bool], tuple[str, ...]]] = {
         "a name": (lambda value: isinstance(value, str), ("encoder", "split", "covariance")),
-        "a whole number": (_is_whole, ("seeds", "folds", "starts", "latent_dim", "draws", "seed")),
+        "a whole number": (_is_whole, ("seeds", "folds", "starts", "latent_dim", "questions", "draws", "seed")),
         "a number": (
             lambda value: _is_whole(value) or isinstance(value, float),
             ("test", "unseen", "level", "worthwhile"),
@@ -127,7 +146,7 @@ def _check_types(values: Mapping[str, object]) -> None:
             lambda value: value is None or _is_whole(value) or isinstance(value, float),
             ("ridge",),
         ),
-        "a list of rungs": (lambda value: isinstance(value, tuple), ("rungs",)),
+        "a list of rungs": (lambda value: isinstance(value, tuple), ("rungs", "query_rungs")),
         "a list of whole numbers of at least 1": (partial(_are_whole, least=1), ("clusters",)),
         "a list of whole numbers of at least 0": (partial(_are_whole, least=0), ("ranks", "contexts")),
     }

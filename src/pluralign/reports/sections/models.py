@@ -1,4 +1,4 @@
-"""The ladder and its controls, how its settings were chosen, who gains, and what unseen users get."""
+"""The ladder and its controls, how its settings were chosen, and who gains."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SHOWN_USERS = 10  # at either end of the table of gains
 
 def ladder(results: dict[str, Any]) -> Section:
     """Every model on the same held-out decisions, controls beside."""
-    rows = sorted(entries(part(results, "ladder").get("rows")), key=_place)
+    rows = sorted(entries(part(results, "ladder").get("rows")), key=order_of)
     chosen = part(results, "verdict").get("rung")
     blocks: list[Block] = []
     gains = [(row, gain) for row in rows if (gain := estimate(part(row, "gains").get("accuracy")))]
@@ -89,8 +89,8 @@ def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
                 Spans(
                     at=at,
                     value=[gains[i][1].value for i in at],
-                    low=[_finite(gains[i][1].low) for i in at],
-                    high=[_finite(gains[i][1].high) for i in at],
+                    low=[finite(gains[i][1].low) for i in at],
+                    high=[finite(gains[i][1].high) for i in at],
                     tips=[
                         f"{short(gains[i][0].get('name'))}: {span(gains[i][1], 1, sign=True, factor=100)} points"
                         for i in at
@@ -100,7 +100,7 @@ def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
                     label=label,
                 )
             )
-    ends = [end for _, gain in gains for end in (gain.value, _finite(gain.low), _finite(gain.high))]
+    ends = [end for _, gain in gains for end in (gain.value, finite(gain.low), finite(gain.high))]
     best = max((each for each in gains if not each[0].get("control")), key=lambda each: each[1].value, default=gains[0])
     return Chart(
         name="ladder",
@@ -123,7 +123,7 @@ def _gains_chart(gains: Sequence[tuple[dict[str, Any], Estimate]]) -> Chart:
     )
 
 
-def _place(row: dict[str, Any]) -> tuple[int, bool, str]:
+def order_of(row: dict[str, Any]) -> tuple[int, bool, str]:
     """From the poorest model to the richest, each with its controls below it; unknown ones last."""
     name = clean(row.get("name"))
     order = list(RUNGS)
@@ -444,7 +444,7 @@ def _cluster_blocks(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
             + "; ".join(f"{names[i]} {span(each, 1, sign=True, factor=100)} points" for i, each in kept)
             + ".",
             x=axes.numbers(
-                [end for _, g in kept for end in (g.value, _finite(g.low), _finite(g.high))],
+                [end for _, g in kept for end in (g.value, finite(g.low), finite(g.high))],
                 "points of accuracy over one reward for all",
                 factor=100,
                 include=(0,),
@@ -455,8 +455,8 @@ def _cluster_blocks(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
                 Spans(
                     at=range(len(kept)),
                     value=[g.value for _, g in kept],
-                    low=[_finite(g.low) for _, g in kept],
-                    high=[_finite(g.high) for _, g in kept],
+                    low=[finite(g.low) for _, g in kept],
+                    high=[finite(g.high) for _, g in kept],
                     tips=[f"{names[i]}: {span(g, 1, sign=True, factor=100)} points" for i, g in kept],
                     colour=0,
                 ),
@@ -473,84 +473,6 @@ def _cluster_blocks(rows: Sequence[dict[str, Any]]) -> Iterator[Block]:
     )
 
 
-def few_shot(results: dict[str, Any]) -> Section:
-    """What users unknown to the model get after m decisions of their own."""
-    tables = [each for each in entries(results.get("unseen_users")) if entries(each.get("rows"))]
-    blocks: list[Block] = []
-    if tables:
-        blocks += _few_shot_blocks(tables, results)
-    else:
-        blocks.append(
-            Text(text="Left out: no users were kept out of training, or none has enough decisions.", kind="missing")
-        )
-    return Section(
-        anchor="unseen",
-        title="Users the model has not met",
-        lead="How many decisions of a new user are needed before personalising helps?",
-        blocks=tuple(blocks),
-    )
-
-
-def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) -> Iterator[Block]:
-    sizes = [clean(each.get("n_context")) for each in tables]
-    rows = sorted((row for each in tables for row in entries(each.get("rows"))), key=_place)
-    names = list(dict.fromkeys(row.get("name") for row in rows))
-    candidate = part(results, "verdict").get("candidate")
-    lines, records, shown, ends = [], [], [], []
-    for k, name in enumerate(names):
-        found, whiskers = [], name in (candidate, "pooled")
-        for i, each in enumerate(tables):
-            row = next((row for row in entries(each.get("rows")) if row.get("name") == name), {})
-            accuracy, gain = estimate(row.get("accuracy")), estimate(part(row, "gains").get("log_prob"))
-            found.append((i, accuracy, gain))
-            records.append(
-                {"decisions_of_own": sizes[i], "model": name}
-                | flat("accuracy", accuracy)
-                | flat("gain_accuracy", estimate(part(row, "gains").get("accuracy")))
-                | flat("gain_log_prob", gain)
-            )
-        known = [(i, accuracy) for i, accuracy, _ in found if accuracy is not None]
-        lines.append(
-            Line(
-                x=[i + 0.03 * (k - (len(names) - 1) / 2) for i, _ in known],
-                y=[accuracy.value for _, accuracy in known],
-                low=[_finite(accuracy.low) for _, accuracy in known] if whiskers else None,
-                high=[_finite(accuracy.high) for _, accuracy in known] if whiskers else None,
-                tips=[f"{short(name)}, {sizes[i]} decisions: {span(accuracy)}" for i, accuracy in known],
-                colour=k,
-                dashed=name == "pooled",
-                label=clean(name),
-            )
-        )
-        ends += [
-            end for _, a in known for end in ((a.value, _finite(a.low), _finite(a.high)) if whiskers else (a.value,))
-        ]
-        shown.append((clean(name), *(span(accuracy) for _, accuracy, _ in found)))
-    users = number(part(entries(tables[0].get("rows"))[0], "scores").get("n_users"))
-    yield Chart(
-        name="few-shot",
-        caption=f"Accuracy for {count(users)} users kept out of training, by how many decisions of their own the model "
-        "was told, on the same test decisions. At 0 the model knows nothing of the user. pooled, dashed, is what "
-        "personalising must beat. Whiskers: intervals of pooled and of what cross-validation chose; all are below.",
-        alt="Accuracy for unseen users by decisions known: "
-        + "; ".join(f"{row[0]} from {row[1]} to {row[-1]}" for row in shown if row[0] in (candidate, "pooled"))
-        + ".",
-        x=axes.places(sizes, "decisions of the new user that the model knows"),
-        y=axes.numbers(ends, "accuracy"),
-        marks=tuple(lines),
-        records=records,
-        height=300,
-    )
-    yield Grid(
-        name="few-shot-table",
-        caption="Accuracy, by decisions of the new user that the model knows.",
-        header=("Model", *sizes),
-        numeric=(False, *(True,) * len(sizes)),
-        rows=shown,
-        records=[],
-        strong=frozenset(i for i, row in enumerate(shown) if row[0] == candidate),
-    )
-
-
-def _finite(value: float | None) -> float:
+def finite(value: float | None) -> float:
+    """The end of an interval; NaN, which is not drawn, where there is none."""
     return math.nan if value is None else value

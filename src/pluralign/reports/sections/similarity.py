@@ -60,7 +60,7 @@ def similarity(results: dict[str, Any]) -> Section:
 
 
 def _similarity(found: dict[str, Any]) -> Iterator[Block]:
-    values, null = _matrix(found.get("cosine")), part(found, "null")
+    values, null = matrix(found.get("cosine")), part(found, "null")
     names = [short(each, 60) for each in found.get("user") or []]
     if values is not None and values.shape == (len(names), len(names)):
         group, labels = groups(found.get("cluster"), len(names))
@@ -101,7 +101,7 @@ def _null_matrix(found: dict[str, Any], group: np.ndarray) -> tuple[np.ndarray |
     as wide as the users' embeddings, in the same clusters and ordered in the same way.
     """
     width = number(found.get("width"))
-    if (drawn := _matrix(found.get("null_cosine"))) is not None:
+    if (drawn := matrix(found.get("null_cosine"))) is not None:
         return drawn, "Right: the same after users' decisions were dealt out at random. What both show is chance."
     if width is None or not len(group):
         return None, "A pattern is real where the numbers below leave the null's range."
@@ -217,7 +217,7 @@ def projection(results: dict[str, Any]) -> Section:
     """The map of users, flat and turnable."""
     found = part(results, "heterogeneity", "projection")
     names = [short(each, 60) for each in found.get("user") or []]
-    two, three = _matrix(found.get("two")), _matrix(found.get("three"))
+    two, three = matrix(found.get("two")), matrix(found.get("three"))
     group, labels = groups(found.get("cluster"), len(names))
     n, sizes = len(labels), np.bincount(group, minlength=len(labels))
     tips = [f"{name}, {labels[k]}" for name, k in zip(names, group, strict=True)]
@@ -234,8 +234,8 @@ def projection(results: dict[str, Any]) -> Section:
                 "between far groups, and the axes, mean nothing. Such maps show groups in noise too: believe the "
                 "tests and the stability, not the picture.",
                 alt=f"Map of {len(names)} users coloured by {n} clusters.",
-                x=_bare(two, 0),
-                y=_bare(two, 1),
+                x=bare(two, 0),
+                y=bare(two, 1),
                 marks=(Dots(xy=two, group=group, tips=tips, labels=labels),),
                 records=[
                     {"user": clean(u), "cluster": name, "x": float(x), "y": float(y)}
@@ -314,14 +314,14 @@ def _covariates(rows: Sequence[dict[str, Any]]) -> Grid:
     )
 
 
-def _bare(places: np.ndarray, axis: int) -> Axis:
+def bare(places: np.ndarray, axis: int) -> Axis:
     """An axis without ticks, for a map whose units mean nothing; both are of one length: the map is square."""
     low, high = places.min(0), places.max(0)
     middle, half = float((low + high)[axis] / 2), 0.53 * float((high - low).max()) + 1e-9
     return Axis(label="", low=middle - half, high=middle + half, ticks=(), names=())
 
 
-def _matrix(given: object) -> np.ndarray | None:
+def matrix(given: object) -> np.ndarray | None:
     """Rows of numbers of one length; None where they are not, null standing for NaN."""
     if not isinstance(given, list) or not given or not all(isinstance(row, list) for row in given):
         return None

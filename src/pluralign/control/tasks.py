@@ -52,9 +52,15 @@ class Rollouts:
 class Task(Protocol):
     """States, and kinds of users who want different ones."""
 
-    name: str
-    users: tuple[str, ...]
-    """What each kind of user wants, in words."""
+    @property
+    def name(self) -> str:
+        """Of the task."""
+        ...
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """What each kind of user wants, in words."""
+        ...
 
     def features(self, observation: Float[ndarray, "n observation"]) -> Float[ndarray, "n dim"]:
         """What a reward sees of an observation, (n, dim)."""

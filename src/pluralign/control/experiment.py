@@ -1,0 +1,235 @@
+"""From comparisons to policies that do what their user wants, from end to end, for every method alike.
+
+For each seed: data are driven without rewards; thousands of simulated users compare states of it; every method fits a
+reward to the same comparisons; the data are relabelled by it and an offline policy is learnt, or, in the maze, a plan
+is made on the reward itself (`policy` "plan", the quick tier); and users whom no method has met, placed by their own
+comparisons, are served from the same starts. Accuracy is on other comparisons of those users. All of it is kept under
+one folder as it is made, and a run that was stopped goes on there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pluralign.control.evaluation import success_rates, swap_users
+from pluralign.control.figures import draw_control, map_of
+from pluralign.control.iql import IqlSettings, OnStep, Policy, train_iql
+from pluralign.control.preferences import Sets, draw_sets
+from pluralign.control.results import ControlResult, gather, row_folder, seed_folder
+from pluralign.control.rewards import Personal, Reward, Scaling, batch_norm_denominators, fit_reward, relabel
+from pluralign.control.settings import ControlSettings, make_task, read_row
+from pluralign.control.tasks import Offline, Steered
+from pluralign.errors import CacheError
+from pluralign.files import plain, write_json
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Met:
+    """What a seed's methods are fitted to and tested on.
+
+    Attributes:
+        offline: The data.
+        training: Comparisons of users to fit to.
+        context: Of test users, to place them by.
+        fresh: Other comparisons of the same users.
+    """
+
+    offline: Offline
+    training: Sets
+    context: Sets
+    fresh: Sets
+
+    @classmethod
+    def draw(cls, task: Steered, settings: ControlSettings, seed: int) -> Met:
+        """Drive, and let users compare states that were driven through."""
+        offline = task.offline(settings.steps, seed=seed)
+        kind = np.arange(settings.users) % len(task.users)
+        seeds = np.random.SeedSequence(seed).generate_state(3).tolist()
+
+        def sets(n_users: int, n_pairs: int, kind: np.ndarray | None, seed: int) -> Sets:
+            return draw_sets(task, offline.after, n_users=n_users, n_pairs=n_pairs, kind=kind, seed=seed)
+
+        return cls(
+            offline=offline,
+            training=sets(settings.sets, settings.pairs, None, seeds[0]),
+            context=sets(settings.users, settings.pairs, kind, seeds[1]),
+            fresh=sets(settings.users, settings.targets, kind, seeds[2]),
+        )
+
+
+def run_control(
+    settings: ControlSettings,
+    out: Path,
+    *,
+    task: Steered | None = None,
+    say: Say = print,
+    on_step: OnStep | None = None,
+) -> ControlResult:
+    """Run a steered task from end to end, going on from what `out` holds.
+
+    Args:
+        settings: Of everything.
+        out: Folder of results: `control.json`, figures, and a folder per seed and row with its policy.
+        task: A task of your own; None means that of the settings.
+        say: Is told what has been done.
+        on_step: Called as `train_iql` calls it.
+
+    Raises:
+        ConfigError: A setting is not accepted.
+        CacheError: The folder holds a run of other settings.
+    """
+    task = make_task(settings) if task is None else task
+    _claim(settings, out)
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        _run_seed(task, settings, seed, out, say, on_step)
+    result = gather(task.users, settings, out)
+    write_json(out / "control.json", result)
+    draw_control(task, result, out)
+    return result
+
+
+def _claim(settings: ControlSettings, out: Path) -> None:
+    """Make sure that results in the folder are of these settings; more rows and more seeds are welcome."""
+    given = {name: each for name, each in plain(asdict(settings)).items() if name not in ("rows", "seeds")}
+    path = out / "settings.json"
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        other = sorted(name for name in given if there.get(name) != given[name])
+        if other:
+            was = ", ".join(f"{name} was {there.get(name)!r}" for name in other)
+            raise CacheError(
+                f"{out} holds a run of other settings: {was}",
+                hint="give another --out, or delete the folder",
+            )
+    write_json(path, given)
+
+
+def _run_seed(task: Steered, settings: ControlSettings, seed: int, out: Path, say: Say, on_step: OnStep | None) -> None:
+    """Fit every reward and learn every policy of a seed that is not there yet."""
+    missing = [row for row in settings.rows if not (row_folder(out, seed, row) / "result.json").is_file()]
+    if not missing:
+        return
+    met = Met.draw(task, settings, seed)
+    say(f"seed {seed}: {len(met.offline.episode):,} steps, {settings.sets:,} users who compare {settings.pairs} pairs")
+    for method in dict.fromkeys(read_row(row)[0] for row in missing):
+        began = time.process_time()
+        fitted = fit_reward(method, task, met.training, settings=settings.latent_settings(seed), seed=seed)
+        seconds = time.process_time() - began
+        z = fitted.place(met.context)
+        predicted = fitted.predict(met.fresh, z)
+        words = fitted.words if isinstance(fitted, Personal) else ""
+        kept = {"words": words, "seconds": seconds, "predicted": asdict(predicted), "maps": _maps(task, fitted, z)}
+        write_json(seed_folder(out, seed) / f"{method}.json", kept)
+        say(
+            f"seed {seed}: {method}: {float(np.nanmean(predicted.correct)):.3f} of pairs right"
+            + (words and f"; {words}")
+        )
+        for row in missing:
+            if read_row(row)[0] == method:
+                found = _run_row(task, settings, seed, met, fitted, z, row, row_folder(out, seed, row), on_step)
+                say(f"seed {seed}: {row}: success {float(np.mean(found['success'])):.2f}")
+
+
+def _maps(task: Steered, fitted: Reward, z: np.ndarray) -> dict[str, np.ndarray]:
+    """Rewards for the first test user of each kind, and for one without comparisons, of what a picture shows."""
+    places = map_of(task)
+    if places is None:
+        return {}
+    latent = np.concatenate([z[: len(task.users)], fitted.unknown()[None]])
+    reward = fitted.reward(fitted.sees(places), latent).T
+    return {"users": reward[:-1], "unknown": reward[-1]}
+
+
+def _run_row(
+    task: Steered,
+    settings: ControlSettings,
+    seed: int,
+    met: Met,
+    fitted: Reward,
+    z: np.ndarray,
+    row: str,
+    folder: Path,
+    on_step: OnStep | None,
+) -> dict[str, Any]:
+    """Learn one policy, let it serve the test users, and keep what it did."""
+    began = time.process_time()
+    scaling: Scaling = read_row(row)[1]
+    kind = met.context.kind
+    found: dict[str, Any] = {"row": row, "kind": kind}
+    if settings.policy == "plan":
+        found |= _planned(task, fitted, z, kind, scaling)
+    else:
+        table = relabel(
+            fitted,
+            met.offline.after,
+            scaling=scaling,
+            draws=settings.draws,
+            comparators=settings.comparators,
+            seed=seed,
+        )
+        policy = train_iql(
+            met.offline, table, IqlSettings(**settings.iql), seed=seed, checkpoint=folder, on_step=on_step
+        )
+        policy.save(folder)
+        (folder / "training.safetensors").unlink(missing_ok=True)
+        found |= _served(task, policy, z, kind, fitted, seed)
+    if scaling == "batch-norm":
+        some = met.offline.after[: settings.comparators]
+        found["denominators"] = batch_norm_denominators(fitted.reward(fitted.sees(some), z))
+    found["seconds"] = time.process_time() - began
+    write_json(folder / "result.json", found)
+    return found
+
+
+def _served(
+    task: Steered, policy: Policy, z: np.ndarray, kind: np.ndarray, fitted: Reward, seed: int
+) -> dict[str, Any]:
+    """What a policy did for the test users, and where z decides, with others' z and with none."""
+    if policy.latent_dim and len(np.unique(kind)) > 1:
+        swap = swap_users(task, policy, z, kind, fitted.unknown(), seed=seed)
+        own, swapped = swap.own, swap.as_dict()
+        paths = {name: getattr(swap, name).path for name in ("own", "lent", "unknown")}
+    else:
+        own, swapped = success_rates(task, policy, z, kind, seed=seed), {}
+        paths = {"own": own.path}
+    shown = [int(np.flatnonzero(kind == k)[0]) for k in np.unique(kind)]
+    return {
+        "success": own.success,
+        "swapped": {name: each for name, each in swapped.items() if name != "own"},
+        "shown": shown,
+        "paths": {name: path[shown].round(4) for name, path in paths.items()},
+    }
+
+
+def _planned(task: Steered, fitted: Reward, z: np.ndarray, kind: np.ndarray, scaling: Scaling) -> dict[str, Any]:
+    """Where plans on the reward come to rest, each user starting somewhere."""
+    from pluralign.control.maze import Maze
+    from pluralign.control.planning import plan_for
+
+    assert isinstance(task, Maze)
+
+    def rests(latent: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        found = plan_for(task, fitted, latent, wanted, scaling=scaling)
+        user = np.arange(len(wanted))
+        start = (task.goal[wanted] + 1 + user % (len(task.cells) - 1)) % len(task.cells)
+        return found.rest[user, start] == task.goal[wanted]
+
+    found: dict[str, Any] = {"success": rests(z, kind), "swapped": {}}
+    if fitted.latent_dim and len(np.unique(kind)) > 1:
+        lender = np.roll(np.arange(len(kind)), 1)  # kinds are in turn: the user before is of another kind
+        nobody = np.broadcast_to(fitted.unknown(), z.shape).copy()
+        found["swapped"] = {
+            "lent": float(rests(z[lender], kind).mean()),
+            "followed": float(rests(z[lender], kind[lender]).mean()),
+            "unknown": float(rests(nobody, kind).mean()),
+        }
+    return found

@@ -1,0 +1,137 @@
+"""Settings of a control experiment, and the tasks that are known by name.
+
+A *row* is a method and a scaling of its reward, "vpl spo" say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from pluralign.control.iql import IqlSettings
+from pluralign.control.rewards import METHODS, SCALINGS, Method, Scaling, control_settings
+from pluralign.control.tasks import Steered
+from pluralign.errors import ConfigError
+from pluralign.inference.latent_elbo import LatentSettings
+
+ROWS = (
+    "oracle none",
+    "btl spo",
+    "dpl-mean-variance spo",
+    "dpl-categorical spo",
+    "vpl none",
+    "vpl spo",
+    "vpl max-norm",
+    "vpl batch-norm",
+)
+POLICIES = ("iql", "plan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlSettings:
+    """Everything that a run depends on; a YAML file names it by the same words.
+
+    Attributes:
+        task: "maze" or "table-top".
+        options: Of the task's class, by name.
+        rows: Methods and scalings to compare, as "vpl spo".
+        seeds: Numbers of runs, each with data, comparisons, fits and policies of its own.
+        policy: "iql", or "plan" on the reward (the maze alone).
+        steps: Steps of offline data.
+        sets: Users who are compared with the data, one set of comparisons each.
+        pairs: Comparisons of each, and of each test user.
+        users: Test users, of every kind in turn; each has one episode.
+        targets: Other comparisons of each, by which accuracy is measured.
+        draws: Latents in the pool that a policy learns from.
+        comparators: States with which a scaling compares.
+        latent: Fields of `LatentSettings` that differ from `control_settings`.
+        iql: Fields of `IqlSettings` that differ from its defaults.
+        seed: Where the seeds begin.
+    """
+
+    task: str = "maze"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[str, ...] = ROWS
+    seeds: int = 3
+    policy: str = "iql"
+    steps: int = 50_000
+    sets: int = 5000
+    pairs: int = 8
+    users: int = 100
+    targets: int = 16
+    draws: int = 128
+    comparators: int = 1000
+    latent: Mapping[str, Any] = field(default_factory=dict)
+    iql: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            read_row(row)
+        if not self.rows or len(set(self.rows)) < len(self.rows):
+            raise ConfigError(f"rows are {list(self.rows)}; there must be one or more, none twice")
+        if self.policy not in POLICIES:
+            raise ConfigError(f'policy is "{self.policy}"; known: {", ".join(POLICIES)}')
+        if self.policy == "plan" and self.task != "maze":
+            raise ConfigError('policy "plan" is for the maze, whose moves are known', hint='take policy "iql"')
+        for name in ("seeds", "steps", "sets", "pairs", "users", "targets", "draws", "comparators"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        IqlSettings(**self.iql)
+        self.latent_settings(0)
+
+    def latent_settings(self, seed: int) -> LatentSettings:
+        """What VPL is fitted by."""
+        return replace(control_settings(seed=seed), **self.latent)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> ControlSettings:
+        """Settings from a mapping, a YAML file's or flags'; lists become tuples.
+
+        Raises:
+            ConfigError: A name that is no setting, or a value out of range.
+        """
+        known = {each.name for each in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f'unknown setting "{name}"; known: {", ".join(sorted(known))}')
+        try:
+            values: dict[str, Any] = {n: tuple(each) if isinstance(each, list) else each for n, each in given.items()}
+            return cls(**values)
+        except TypeError as error:  # a name of `iql` or `latent` that is none, or a value of another kind
+            raise ConfigError(f"settings are not accepted: {error}") from error
+
+
+def read_row(row: str) -> tuple[Method, Scaling]:
+    """Method and scaling of a row.
+
+    Raises:
+        ConfigError: One of them is not known.
+    """
+    method, _, scaling = row.partition(" ")
+    if method not in METHODS or scaling not in SCALINGS:
+        raise ConfigError(
+            f'row "{row}" is not known; a row is a method ({", ".join(METHODS)}) and a scaling '
+            f'({", ".join(SCALINGS)}), as "vpl spo"'
+        )
+    return method, scaling
+
+
+def make_task(settings: ControlSettings) -> Steered:
+    """The task of that name.
+
+    Raises:
+        ConfigError: There is none, an option that it does not take, or its physics are not installed.
+    """
+    from pluralign.control.maze import Maze
+    from pluralign.control.table_top import TableTop
+
+    tasks: dict[str, Callable[..., Any]] = {"maze": Maze, "table-top": TableTop}
+    if settings.task not in tasks:
+        raise ConfigError(f'unknown task "{settings.task}"; known: {", ".join(tasks)}')
+    try:
+        task: Steered = tasks[settings.task](**settings.options)
+        return task
+    except TypeError as error:
+        raise ConfigError(f"{settings.task} does not take these options: {error}") from error

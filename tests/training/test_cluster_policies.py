@@ -78,7 +78,16 @@ def test_new_users_are_placed_by_their_own_choices(trained, tmp_path):
         trained.assign(new.take(np.arange(4)), cache=tmp_path)
 
 
-def test_the_best_round_is_kept(trained, tmp_path):
+def test_what_is_shipped_is_trained_anew_on_the_clusters_found(base, trained, tmp_path):
+    found = {f"user {i}": int(cluster) for i, cluster in enumerate(trained.cluster)}
+    again = train(base, choices(GROUP), tmp_path, assignment=found, max_rounds=0)
+    for adapter, other in zip((*trained.adapters, trained.generic), (*again.adapters, again.generic), strict=True):
+        assert all(torch.equal(adapter[name], other[name]) for name in other)
+
+
+def test_the_best_round_is_kept(base, tmp_path):
+    wrong = {f"user {i}": int(i in (3, 4, 5)) for i in range(7)}
+    trained = train(base, choices(GROUP), tmp_path, assignment=wrong, max_rounds=3, refit=False)
     margin = trained.margins(choices(GROUP), cache=tmp_path)[:, :2]
     per_user = np.zeros((7, 2))
     np.add.at(per_user, choices(GROUP).user, decision_log_probs(choices(GROUP), margin).numpy())

@@ -28,6 +28,10 @@ A user's own choices are in the training of its cluster, which flatters that clu
 and an adapter can learn single responses by heart, which raises the likelihood and says nothing of users. `held_out`
 keeps the decisions on a share of the sources (prompts) out of training, to assign and to choose the round by.
 
+The rounds' adapters have followed users about, and with `held_out` they have not seen all decisions. So once it is
+known who is where, every adapter is trained anew, from the language model as it was, on all decisions of its members
+(`refit`).
+
 The generic policy, for whom nothing is known of, is an adapter trained on everybody with as many passes.
 """
 
@@ -196,6 +200,7 @@ def train_cluster_policies(
     features: str = "tfidf",
     n_starts: int = 1,
     held_out: float = 0.0,
+    refit: bool = True,
     out: str | Path | None = None,
     settings: PolicySettings | None = None,
     args: Mapping[str, Any] | None = None,
@@ -218,6 +223,7 @@ def train_cluster_policies(
         features: Encoder of that fit, by name.
         n_starts: Random starts, all run to their end.
         held_out: Share of the sources whose decisions are not trained on and that users are assigned by.
+        refit: Whether to train the adapters anew on the clusters found, which costs as much as a round.
         out: Folder to save to.
         settings: Of training; its users are nobody's and its alpha 0.
         args: Fields of `TrainingArguments`, for one adapter's training in one round.
@@ -270,6 +276,9 @@ def train_cluster_policies(
             starts = [rng.permutation(np.arange(n_users) % n_clusters).astype(np.int32) for _ in range(n_starts)]
         ended = [fit.run(each, n_clusters, max_rounds, number) for number, each in enumerate(starts)]
         best = max(ended, key=lambda each: each.log_likelihood)
+        if refit and max_rounds:
+            whole = replace(fit, judged=None)
+            best = replace(best, adapters=whole.train_all((fit.begin,) * (n_clusters + 1), best.membership))
         found = ClusterPolicies(
             model=model,
             tokenizer=tokenizer,
@@ -356,8 +365,7 @@ class _Fit:
         best: _State | None = None
         rounds: list[Round] = []
         for _ in range(max(1, max_rounds)):
-            shares = np.concatenate([membership, np.ones((len(membership), 1))], axis=1)
-            adapters = tuple(self.train(values, shares[:, k]) for k, values in enumerate(adapters))
+            adapters = self.train_all(adapters, membership)
             log_prob = self.user_log_prob(adapters[:-1])
             value, found = self.assign(log_prob, membership)
             if max_rounds == 0:
@@ -386,6 +394,11 @@ class _Fit:
                 break
         assert best is not None
         return _State(**{**best.__dict__, "rounds": tuple(rounds)})
+
+    def train_all(self, adapters: tuple[Values, ...], membership: FloatArray) -> tuple[Values, ...]:
+        """Each cluster's adapter after training on its members, and last everybody's."""
+        shares = np.concatenate([membership, np.ones((len(membership), 1))], axis=1)
+        return tuple(self.train(values, shares[:, k]) for k, values in enumerate(adapters))
 
     def train(self, values: Values, share: FloatArray) -> Values:
         """An adapter after DPO on rows weighted by their users' shares, (users,)."""

@@ -191,6 +191,7 @@ class TableTop:
             control = np.empty((len(physics), len(moments), 4))
             control[..., 0] = grasped[:, None]
             control[..., 1:] = table.cup[:, None] + way[:, None] * moments[:, None]
+            # Every call starts the contact solver anew, so that a state and an action are all that the next depends on.
             states, _ = self._physics.rollout(self._model, data, physics, control, control_spec=spec)
             physics = states[:, -1]
         cup = table.cup + way
@@ -230,7 +231,11 @@ class TableTop:
         return self.demonstrations(-(-steps // STEPS), seed=seed)
 
     def rollout(self, act: Actor, user: Int[ndarray, " episodes"], *, seed: int) -> Rollouts:
-        """Let a policy act for 25 steps, or until the block lies in the user's zone."""
+        """Let a policy act for 25 steps, or until the block lies in the user's zone at the end of one.
+
+        Raises:
+            ConfigError: Actions that are not four finite numbers for each episode.
+        """
         path = self._drive(self.start(len(user), seed=seed), lambda _, observation: act(observation), user)
         return Rollouts(success=self.succeeded(path[:, -1], user), path=path)
 

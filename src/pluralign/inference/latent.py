@@ -15,9 +15,10 @@ pooled model is returned in the same shape (`fall_back`): no personalisation is 
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pluralign.evaluation import paired_difference
 from pluralign.features import Design
 from pluralign.inference.basis import fit_basis, score_directions
 from pluralign.inference.gaussian_blocks import one_thread
@@ -39,6 +40,7 @@ from pluralign.users.heads import Pooled
 from pluralign.users.latent import N_REFERENCES, Latent, require_pairs
 
 _SCALES = (0.25, 0.5, 0.71, 1.0, 1.41)  # of the linear part at the start, as the basis has it
+_START_USERS = 1500  # where a guided fit begins is found with so many users, at random if there are more
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,7 +102,11 @@ def fit_latent(
             for rank in range(1, min(settings.latent_dim, design.dim) + 1)
             for by in _SCALES
         ]
-        scale = max(tried, key=lambda by: mean_log_prob(place_latent(_scaled(fresh, by), part).predict(held, draws=16)))
+        some = _some_users(held, settings.seed)
+        context, seen = part.take(some[part.user]), held.take(some[held.user])
+        scale = max(
+            tried, key=lambda by: mean_log_prob(place_latent(_scaled(fresh, by), context).predict(seen, draws=16))
+        )
     trained, looks = train(_scaled(fresh, scale), part, settings, held=held)
     placed = place_latent(trained, part)
     steps = looks[best_look(looks)].step
@@ -117,7 +123,7 @@ def fit_latent(
             seed=settings.seed,
         )
 
-    gain = diagnosed(placed).own_over_pooled
+    gain = paired_difference(placed.predict(held), pooled, "log_prob")
     fell_back = settings.fall_back and not gain.estimate > gain.standard_error
     if fell_back or settings.refit:
         start = _pooled(design, ridge) if start is None else start.to(design.features.dtype)
@@ -174,6 +180,15 @@ def _scaled(model: Latent, by: tuple[float, ...]) -> Latent:
     return replace(model, decoder={**model.decoder, "taste": taste * taste.new_tensor(by)})
 
 
+def _some_users(design: Design, seed: int) -> Bool[Tensor, " users"]:
+    """At most `_START_USERS` of the design's users, marked."""
+    users = design.user.unique()
+    order = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed)).to(users.device)
+    marked = torch.zeros(design.n_users, dtype=torch.bool, device=users.device)
+    marked[users[order[:_START_USERS]]] = True
+    return marked
+
+
 def _pooled(design: Design, ridge: float) -> Float[Tensor, " dim"]:
     return fit_heads(design, ridge=design.features.new_tensor([ridge])).theta[0]
 
@@ -186,8 +201,9 @@ def _begin(
     directions = score_directions(design, theta, width, Logit())
     if settings.guided:
         rank = min(settings.latent_dim, width)
+        few = design.take(_some_users(design, settings.seed)[design.user])
         found = fit_basis(
-            design, rank, ridge=ridges[0], ridge_basis=ridges[1], start=theta, max_evaluations=60, tolerance=1e-5
+            few, rank, ridge=ridges[0], ridge_basis=ridges[1], start=theta, max_evaluations=60, tolerance=1e-5
         ).model
         theta = found.theta
         span, size, _ = torch.linalg.svd(found.basis, full_matrices=False)

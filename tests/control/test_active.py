@@ -21,27 +21,16 @@ from pluralign.control.active import (
     released,
     score_sets,
 )
-from pluralign.control.choices import Tidy
+from pluralign.control.choices import Tidy, choice_settings
 from pluralign.control.maze import Maze
 from pluralign.control.planning import plan_for
 from pluralign.control.preferences import draw_sets
-from pluralign.control.rewards import control_settings, fit_reward
+from pluralign.control.rewards import fit_reward
 from pluralign.errors import ConfigError
 from pluralign.inference.latent_elbo import LatentSettings, initial
 
 LOG_2 = math.log(2)
-FEW = replace(
-    control_settings(),
-    latent_dim=4,
-    hidden=32,
-    steps=300,
-    every=100,
-    users=128,
-    learning_rate=5e-3,
-    draws=2,
-    fall_back=False,
-    refit=False,
-)
+FEW = replace(choice_settings(), steps=200, users=64)
 
 
 def untrained(seed, prior="normal", latent=3, **changes):
@@ -233,6 +222,7 @@ def test_in_the_maze_q_questions_chosen_are_worth_2q_at_random(seed, whole_runs)
     )
     for q in (1, 2):
         assert curve.score("moment-matched", q).estimate >= curve.score("random", 2 * q).estimate
-        assert curve.gain("released", q).high < 0
-    two, four = curve.success_score("moment-matched", 2), curve.success_score("random", 4)
-    assert two.estimate >= four.estimate
+    assert curve.success_score("moment-matched", 2).estimate >= curve.success_score("random", 4).estimate
+    # The released score may hit upon a good question, but cannot tell it from one that says nothing.
+    assert min(curve.gain("released", q).high for q in (1, 2, 4)) < 0
+    assert np.mean([curve.gain("released", q).estimate for q in (1, 2, 4)]) < 0

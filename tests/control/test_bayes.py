@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pluralign.control.bayes import kinds_posterior
-from pluralign.control.choices import Rearrange, Tidy
+from pluralign.control.choices import Rearrange, Tidy, choice_settings
 from pluralign.control.preferences import answer
+from pluralign.control.rewards import fit_reward
 from pluralign.errors import ConfigError, DataError
 from pluralign.populations.noise import flip_labels
 
@@ -97,3 +98,57 @@ def test_settings_are_checked():
         kinds_posterior(task, sets, noise=1.5)
     with pytest.raises(ConfigError, match="shares must be 2 probabilities"):
         kinds_posterior(task, sets, shares=np.array([0.5, 0.2, 0.3]))
+
+
+def fitted_success(task, fitted, sets):
+    """Success of the greedy choice by each user's reward."""
+    reward = fitted.reward(task.features(task.observations), fitted.place(sets))
+    return task.choose(reward, sets.kind)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("n_users", "n_pairs", "sizes", "apart"), [(5, 12, (4, 8), 0.06), (100, 20, (8, 16), 0.10)])
+def test_latent_users_of_rearrange_come_near_the_exact_posterior(n_users, n_pairs, sizes, apart, seed, whole_runs):
+    task = Rearrange(n_users=n_users, seed=seed)
+    made = choice_settings(n_kinds=n_users, seed=seed)
+    n_sets = 1000 if n_users == 5 else 5000
+    fitted = fit_reward("vpl", task, task.draw(n_sets, n_pairs, seed=seed), settings=made)
+    for n in sizes:
+        sets = task.draw(2000, n, seed=100 + n)
+        best = task.choose(kinds_posterior(task, sets).right(), sets.kind).mean()
+        assert best - apart < fitted_success(task, fitted, sets).mean() < best + 0.02
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("agree", [3, 2])
+def test_latent_users_of_tidy_come_near_the_exact_posterior(agree, seed, whole_runs):
+    task = Tidy(agree=agree)
+    sets = task.draw(1000, 12, seed=seed)
+    fitted = fit_reward("vpl", task, sets, settings=choice_settings(seed=seed))
+    shared = fit_reward("btl", task, sets)
+    found = []
+    for n in (1, 2, 4, 8):
+        asked = task.draw(2000, n, seed=100 + n)
+        best = task.choose(kinds_posterior(task, asked).right(), asked.kind).mean()
+        found.append(fitted_success(task, fitted, asked).mean())
+        assert found[-1] == pytest.approx(best, abs=0.03)
+        assert fitted_success(task, shared, asked).mean() == pytest.approx((agree + (5 - agree) / 2) / 5, abs=0.03)
+    assert found == sorted(found)
+
+
+@pytest.mark.study
+def test_a_minority_gets_its_own_and_one_kind_alone_pays_nothing(whole_runs):
+    task = Tidy(agree=3)
+    for share, latent_at_least, shared_is in ((0.8, (0.97, 0.97), (1.0, 0.6)), (1.0, (0.99,), (1.0,))):
+        shares = task.shares(share)
+        sets = task.draw(1000, 12, shares=shares, seed=0)
+        asked = task.draw(2000, 8, shares=shares, seed=1)
+        # Where there is one kind alone a latent user falls back to the pooled reward, which is exact there.
+        fitted = fit_reward("vpl", task, sets, settings=choice_settings())
+        shared = fit_reward("btl", task, sets)
+        for kind, (low, same) in enumerate(zip(latent_at_least, shared_is, strict=True)):
+            own = asked.kind == kind
+            assert fitted_success(task, fitted, asked)[own].mean() > low
+            assert fitted_success(task, shared, asked)[own].mean() == pytest.approx(same, abs=0.03)

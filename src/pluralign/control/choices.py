@@ -21,6 +21,7 @@ from numpy import ndarray
 
 from pluralign.control.preferences import Sets, draw_sets
 from pluralign.errors import ConfigError
+from pluralign.inference.latent_elbo import LatentSettings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,34 @@ _DISPUTED: Final = ("metal pan", "plastic cup", "metal pot", "plastic plate", "m
 _FOR_TABLE: Final = ("fork", "spoon", "knife", "cup", "plate")
 SHELVES: Final = ("left shelf", "right shelf")
 _SAME: Final = 1e-9  # rewards nearer than this are a tie
+
+
+def choice_settings(*, n_kinds: int = 5, seed: int = 0) -> LatentSettings:
+    """Settings of latent users of these tasks, found by measurement on training users.
+
+    An encoder that has to find everything by itself: orderings are no low-rank normal distribution around a mean, where
+    a guided one begins. Many kinds of users need wider nets and more steps than a few. What is held out to stop early
+    is little and is not fitted again.
+
+    Args:
+        n_kinds: Kinds of users that there may be, roughly.
+        seed: Of everything random.
+    """
+    few = n_kinds <= 20
+    return LatentSettings(
+        latent_dim=4 if few else 8,
+        kl_weight=0.05 if few else 0.02,
+        guided=False,
+        hidden=32 if few else 96,
+        draws=2,
+        users=128 if few else 256,
+        learning_rate=5e-3 if few else 4e-3,
+        steps=500 if few else 1600,
+        every=100 if few else 300,
+        held_out=0.1,
+        refit=False,
+        seed=seed,
+    )
 
 
 class _Choices:

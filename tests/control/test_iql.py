@@ -147,6 +147,36 @@ def test_without_temperature_the_data_are_copied():
     assert np.allclose(policy.act(np.zeros((2, 1)), np.array([[-1.0], [1.0]])), 0.25, atol=0.02)
 
 
+def test_a_shaped_reward_knows_no_constant():
+    # Multiples of 1/64, whose differences are exact.
+    value = (np.round(LINE.rewards(DATA.after).T * 64) / 64).astype(np.float32)
+    given = value.copy()
+    table = RewardTable(z=LINE.goals().astype(np.float32), value=value)
+    lifted = replace(table, value=value + np.array([1.0, -7.0], dtype=np.float32))
+    to = replace(SMALL, steps=250, shaped=True)
+    policy = train_iql(DATA, table, to, seed=0)
+    assert same(policy, train_iql(DATA, lifted, to, seed=0))
+    assert np.array_equal(value, given)
+    assert success_rates(LINE, policy, LINE.goals()[KIND], KIND, seed=0).success.all()
+
+
+def test_shaping_takes_the_same_off_all_actions_of_a_state():
+    # As above, worth 2.5 on average; before a step the state's own reward over (1 - 0.8) is 0 or 5, on average 2.5.
+    state = np.random.default_rng(0).permutation(np.repeat([-1.0, 1.0], 250))[:, None]
+    data = Offline(observation=state[:-1], action=state[1:], after=state[1:], episode=np.zeros(499, dtype=np.int32))
+    table = RewardTable(z=np.zeros((1, 0), np.float32), value=(state[1:] > 0).astype(np.float32))
+    found = []
+    to = replace(SMALL, steps=500, width=16, batch=1024, discount=0.8, expectile=0.5, target_rate=0.05, shaped=True)
+    train_iql(data, table, to, seed=0, on_step=lambda _, numbers: found.append(numbers["v"]))
+    assert found[-1] == pytest.approx(2.5 - 2.5, abs=0.3)
+
+
+def test_steps_alone_cannot_be_shaped():
+    data = replace(DATA, episode=np.arange(len(DATA.action), dtype=np.int32))
+    with pytest.raises(DataError, match="no episode has two steps"):
+        train_iql(data, nobody(), replace(SMALL, shaped=True), seed=0)
+
+
 def test_actions_are_cut_to_their_range(trained):
     action = trained.act(np.linspace(-5, 5, 11)[:, None], np.linspace(-9, 9, 11)[:, None])
     assert action.shape == (11, 1)

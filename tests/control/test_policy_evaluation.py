@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from numpy import ndarray
 from scipy.special import stdtrit
 
-from pluralign.control.evaluation import Run, success_difference, success_interval, success_rates, swap_users
+from pluralign.control.evaluation import (
+    Featured,
+    Run,
+    success_difference,
+    success_interval,
+    success_rates,
+    swap_users,
+    with_features,
+)
 from pluralign.control.tasks import Offline, Rollouts
 from pluralign.errors import ConfigError, DataError
 
@@ -116,6 +124,23 @@ def test_exchanged_latents_exchange_the_behaviour():
     assert (kind[swap.lender] != kind).all()
     starts = [each.path[:, 0] for each in (swap.own, swap.lent, swap.followed, swap.unknown)]
     assert all(np.array_equal(starts[0], each) for each in starts)
+
+
+def test_a_policy_that_sees_features_acts_on_observations():
+    class See:
+        def act(self, observation: ndarray, z: ndarray) -> ndarray:
+            assert observation.shape[1] == 2
+            return np.sign(observation[:, 1:] + 10 * z)  # the feature, a position of at most 3, does not outweigh z
+
+    task, kind = Ends(), np.arange(6) % 2
+    done = success_rates(task, Featured(policy=See(), task=task), task.goals()[kind], kind, seed=0)
+    assert done.success.all()
+    data = Offline(
+        observation=np.arange(3.0)[:, None], action=np.zeros((3, 1)), after=np.ones((3, 1)), episode=np.zeros(3, int)
+    )
+    wide = with_features(task, data)
+    assert wide.observation.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert wide.after.tolist() == [[1, 1]] * 3
 
 
 def test_one_kind_of_user_has_nobody_to_exchange_with():

@@ -9,14 +9,14 @@ over users alone, which says nothing of another training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from pluralign.control.tasks import Rollouts, Steered
+from pluralign.control.tasks import Offline, Rollouts, Steered
 from pluralign.errors import ConfigError, DataError
 from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
 
@@ -28,6 +28,37 @@ class Acts(Protocol):
     def act(
         self, observation: Float[ndarray, "n observation"], z: Float[ndarray, "n latent_dim"]
     ) -> Float[ndarray, "n action"]: ...
+
+
+def with_features(task: Steered, offline: Offline) -> Offline:
+    """The same data with the task's features (what rewards see) beside every observation.
+
+    Values that change within a small part of the state space are then within reach of a small net.
+    """
+
+    def wide(observation: ndarray) -> ndarray:
+        return np.concatenate([observation, task.features(observation)], axis=1)
+
+    return replace(offline, observation=wide(offline.observation), after=wide(offline.after))
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Featured:
+    """A policy trained on data `with_features`, which acts on plain observations.
+
+    Attributes:
+        policy: The policy.
+        task: Whose features it sees.
+    """
+
+    policy: Acts
+    task: Steered
+
+    def act(
+        self, observation: Float[ndarray, "n observation"], z: Float[ndarray, "n latent_dim"]
+    ) -> Float[ndarray, "n action"]:
+        return self.policy.act(np.concatenate([observation, self.task.features(observation)], axis=1), z)
 
 
 def success_rates(

@@ -17,6 +17,12 @@ Where this leaves the papers: all nets of a step learn from the same parameters 
 update V, the policy and Q in turn; the four nets (two Q, V, policy) are one batched product per layer; the learning
 rate of all of them, not of the policy alone, falls by a cosine. Rewards should be centred (`relabel` does it): no step
 is terminal, so a constant changes no policy, but V would have to climb to constant / (1 - gamma) first.
+
+With `shaped`, nets learn only what is still to come. Where rewards themselves rise towards the goal, as values and
+learnt rewards do, V is nearly r / (1 - gamma), and on a range as wide as that the advantage of one decision is lost in
+the error of the nets. Shaping by the potential r / (1 - gamma) (Ng, Harada and Russell 1999) makes a step's reward
+(r(s') - r(s)) / (1 - gamma) and takes r(s) / (1 - gamma) off V and Q of a state alike: advantages, expectiles and the
+best policy stay those of r itself, and no centring is needed.
 """
 
 from __future__ import annotations
@@ -61,6 +67,8 @@ class IqlSettings:
         temperature: beta, per unit of advantage: 0 copies the data.
         target_rate: Of the target Q, per step.
         max_weight: Largest weight of an action.
+        shaped: Whether rewards are shaped by r / (1 - gamma) of the state before (module docstring); the first step of
+            an episode, before which the table has no reward, is then not learnt from.
         frequencies: Random directions whose sine and cosine the nets see beside the observation (Tancik et al. 2020,
             arXiv 2006.10739), for values that change within a small part of the state space; 0 for none.
         bandwidth: Standard deviation of these directions, per standard deviation of an observation.
@@ -75,6 +83,7 @@ class IqlSettings:
     temperature: float = 10.0
     target_rate: float = 0.005
     max_weight: float = 100.0
+    shaped: bool = False
     frequencies: int = 0
     bandwidth: float = 1.0
 
@@ -235,7 +244,7 @@ def train_iql(
         CacheError: The checkpoint is damaged.
     """
     settings = settings or IqlSettings()
-    _check(offline, table)
+    _check(offline, table, settings)
     g = torch.Generator().manual_seed(seed)
     encoding = _encoding(offline, table, settings, g)
     learner = _Learner(offline, table, settings, encoding, g, torch.device(device))
@@ -279,7 +288,13 @@ class _Learner:
         self.after = encoding.observation(tensor(offline.after)).to(device)
         self.action = tensor(offline.action).to(device)
         self.z = encoding.z(tensor(table.z)).to(device)
-        self.reward = tensor(table.value).to(device)
+        reward = tensor(table.value)
+        self.rows = torch.arange(len(reward))
+        if settings.shaped:
+            # The state before a step is the one after the step before it.
+            self.rows = self.rows[1:][torch.as_tensor(np.diff(offline.episode) == 0)]
+            reward = torch.cat([reward[:1], torch.diff(reward, dim=0) / (1 - settings.discount)])
+        self.reward = reward.to(device)
         self.done = 0
 
         seen, latent_dim, action = self.before.shape[1], self.z.shape[1], self.action.shape[1]
@@ -351,8 +366,9 @@ class _Learner:
         if at == 0 or self.draws is None:
             self.drawn_from = self.generator.get_state()
             size = (_CHUNK, self.settings.batch)
-            rows, columns = (torch.randint(n, size, generator=self.generator) for n in self.reward.shape)
-            self.draws = rows.to(self.device), columns.to(self.device)
+            sizes = len(self.rows), self.reward.shape[1]
+            rows, columns = (torch.randint(n, size, generator=self.generator) for n in sizes)
+            self.draws = self.rows[rows].to(self.device), columns.to(self.device)
         return self.draws[0][at], self.draws[1][at]
 
     def policy(self) -> Policy:
@@ -419,13 +435,15 @@ def _encoding(offline: Offline, table: RewardTable, to: IqlSettings, generator: 
     return Encoding(mean=mean, scale=scale, z_mean=z_mean, z_scale=z_scale, directions=directions)
 
 
-def _check(offline: Offline, table: RewardTable) -> None:
+def _check(offline: Offline, table: RewardTable, settings: IqlSettings) -> None:
     steps, rows = len(offline.observation), len(table.value)
     if not steps or steps != rows or table.value.shape[1] != len(table.z):
         raise DataError(
             f"the table has {rows} rewards under {table.value.shape[1]} latents, for {steps} steps and "
             f"{len(table.z)} latents; it needs one for every step under every latent"
         )
+    if settings.shaped and not (np.diff(offline.episode) == 0).any():
+        raise DataError("no episode has two steps, so no reward can be shaped", hint="train with shaped=False")
     values = {"observation": offline.observation, "action": offline.action, "after": offline.after}
     for name, value in (values | {"z": table.z, "value": table.value}).items():
         if not np.isfinite(value).all():
@@ -435,7 +453,7 @@ def _check(offline: Offline, table: RewardTable) -> None:
 def _key(offline: Offline, table: RewardTable, settings: IqlSettings, seed: int) -> str:
     """What a training depends on, in a few letters."""
     found = sha256(json.dumps([asdict(settings), seed], sort_keys=True).encode())
-    for array in (offline.observation, offline.action, offline.after, table.z, table.value):
+    for array in (*vars(offline).values(), table.z, table.value):
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()[:16]
 

@@ -90,8 +90,8 @@ class _Choices:
         return _taken(self.value, self.groups)
 
     def features(self, observation: Float[ndarray, "n observation"]) -> Float[ndarray, "n dim"]:
-        """As in `Task.features`."""
-        raise NotImplementedError
+        """Which option it is."""
+        return observation
 
     def rewards(self, observation: Float[ndarray, "n observation"]) -> Float[ndarray, "users n"]:
         """As in `Task.rewards`."""
@@ -195,10 +195,6 @@ class Rearrange(_Choices):
         """One choice, among all places."""
         return np.arange(self.n_places)[None]
 
-    def features(self, observation: Float[ndarray, "n observation"]) -> Float[ndarray, "n dim"]:
-        """Which place it is."""
-        return observation
-
     def shares(self, majority: float) -> Float[ndarray, " users"]:
         """Probabilities of the kinds when the first of them is a majority and the others share the rest equally."""
         return _shares(majority, self.n_users)
@@ -220,7 +216,8 @@ class Rearrange(_Choices):
             axes.annotate(name, (x, y - 0.42), ha="center", fontsize=8)
         best = spot[int(np.argmax(reward))]
         axes.annotate("", xy=best, xytext=(3.2, 1.7), arrowprops={"arrowstyle": "->", "lw": 2, "color": "C3"})
-        axes.set(xticks=[], yticks=[], aspect="equal", title=title)
+        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.set_title(title, fontsize=8)
         return figure
 
 
@@ -287,7 +284,8 @@ class Tidy(_Choices):
                 box = {"boxstyle": "round", "facecolor": "0.85" if metal else "moccasin"}
                 x, y = shelf * 1.2 + 0.5, 0.5 + level * 0.8
                 axes.text(x, y, self.objects[item], bbox=box, ha="center", va="center", fontsize=9)
-        axes.set(xlim=(-0.1, 2.3), ylim=(-0.8, 4.6), xticks=[], yticks=[], title=title)
+        axes.set(xlim=(-0.1, 2.3), ylim=(-0.8, 4.6), xticks=[], yticks=[])
+        axes.set_title(title, fontsize=8)
         return figure
 
 

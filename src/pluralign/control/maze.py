@@ -65,8 +65,9 @@ _HALF = np.array([len(MAP[0]) / 2, len(MAP) / 2])
 
 # The scripted controller: where it wants to go it wants this speed, per cell of distance and at most; the force that
 # reaches it by the next decision of 0.1 s, for the ball's 4.19 kg, a force of 100 and almost no damping, is
-# (wanted - speed) / 2.39. A new goal is drawn once the old one is this near.
-_GAIN, _CRUISE, _PUSH, _ARRIVED = 4.0, 3.0, 2.39, 0.25
+# (wanted - speed) / 2.39. Once its goal
+# is this near, it leaves for a new one with this chance in every decision.
+_GAIN, _CRUISE, _PUSH, _ARRIVED, _LEAVE = 4.0, 3.0, 2.39, 0.25, 0.2
 
 
 @final
@@ -178,7 +179,8 @@ class Maze:
     def offline(self, steps: int, *, seed: int) -> Offline:
         """Drive from random places to random goals, one after the other, by the scripted controller.
 
-        The controller heads for the next cell of the shortest path; `noise` is added to its actions.
+        The controller heads for the next cell of the shortest path, and stays at a goal for five decisions on average;
+        `noise` is added to its actions.
 
         Args:
             steps: Decisions, at least; episodes are whole, so there may be up to one episode more.
@@ -198,7 +200,8 @@ class Maze:
         observation, action, after = np.empty((n, length, 4)), np.empty((n, length, 2)), np.empty((n, length, 4))
         for t in range(length):
             there = np.linalg.norm(state[:, :2] - self.centres[goal], axis=1) <= _ARRIVED
-            goal[there] = rng.integers(0, len(self.cells), int(there.sum()))
+            leaves = there & (rng.random(n) < _LEAVE)
+            goal[leaves] = rng.integers(0, len(self.cells), int(leaves.sum()))
             push = self.head_for(state, goal) + self.noise * rng.standard_normal((n, 2))
             action[:, t] = np.clip(push, -1, 1)
             observation[:, t] = state

@@ -122,4 +122,5 @@ def diagnose_latent(
 def _mean(predictions: Predictions, what: str) -> float:
     values = torch.from_numpy(getattr(predictions, what)).double()
     weight = torch.from_numpy(predictions.weight).double()
-    return float((values * weight).sum() / weight.sum())
+    told = ~values.isnan()  # a tie is neither right nor wrong
+    return float((values[told] * weight[told]).sum() / weight[told].sum())

@@ -94,7 +94,7 @@ def embed(
     """
     if 2 * len(chosen) < len(items):  # of many items, a batch of rows needs few
         items = items.index_select(0, torch.cat([chosen, rejected]))
-        chosen, rejected = torch.arange(len(items), device=items.device).chunk(2)
+        chosen, rejected = torch.arange(len(items), device=items.device).view(2, -1)
     difference = items.index_select(0, chosen) - items.index_select(0, rejected)
     difference, base = difference[:, :-1], difference[:, -1]
     if form == "linear":

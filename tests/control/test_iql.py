@@ -281,3 +281,42 @@ def test_settings_say_what_they_accept(setting, message):
 def test_a_training_that_diverges_is_an_error():
     with pytest.raises(DataError, match="training diverged"):
         train_iql(DATA, nobody(), replace(SMALL, steps=60, learning_rate=1e30), seed=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the old gym that d3rlpy imports
+def test_d3rlpy_does_as_well_on_the_same_data(trained):
+    d3rlpy = pytest.importorskip("d3rlpy")
+    d3rlpy.seed(0)
+    goals = LINE.goals()
+    rewards = LINE.rewards(DATA.after) - 0.5
+    dataset = d3rlpy.dataset.MDPDataset(  # every user's copy of the data, as z cannot be redrawn
+        observations=np.concatenate([np.hstack([DATA.observation, np.full((1000, 1), z)]) for z in goals]).astype("f4"),
+        actions=np.tile(DATA.action, (2, 1)).astype("f4"),
+        rewards=rewards.reshape(-1, 1).astype("f4"),
+        terminals=np.zeros(2000, "f4"),
+        timeouts=(np.arange(2000) % 1000 == 999).astype("f4"),
+    )
+    hidden = d3rlpy.models.VectorEncoderFactory([SMALL.width] * 2)
+    theirs = d3rlpy.algos.IQLConfig(
+        actor_learning_rate=SMALL.learning_rate,
+        critic_learning_rate=SMALL.learning_rate,
+        actor_encoder_factory=hidden,
+        critic_encoder_factory=hidden,
+        value_encoder_factory=hidden,
+        batch_size=SMALL.batch,
+        gamma=SMALL.discount,
+        tau=SMALL.target_rate,
+        expectile=SMALL.expectile,
+        weight_temp=SMALL.temperature,
+    ).create(device="cpu:0")
+    quiet = d3rlpy.logging.NoopAdapterFactory()
+    theirs.fit(dataset, n_steps=600, n_steps_per_epoch=600, show_progress=False, logger_adapter=quiet)
+
+    class Theirs:
+        def act(self, observation: ndarray, z: ndarray) -> ndarray:
+            return np.clip(theirs.predict(np.hstack([observation, z]).astype("f4")), -1, 1)
+
+    ours, other = (success_rates(LINE, each, goals[KIND], KIND, seed=0) for each in (trained, Theirs()))
+    assert ours.success.all()
+    assert other.success.all()
+    assert np.allclose(ours.path[:, -1], other.path[:, -1], atol=0.1)

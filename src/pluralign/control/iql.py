@@ -69,6 +69,10 @@ class IqlSettings:
         max_weight: Largest weight of an action.
         shaped: Whether rewards are shaped by r / (1 - gamma) of the state before (module docstring); the first step of
             an episode, before which the table has no reward, is then not learnt from.
+        candidates: For half of every minibatch, an element's step is the one of so many random ones whose state before
+            has the largest reward under the element's own latent, so that the few steps near what a user wants are not
+            drowned; 1 draws all alike. States, not actions, are selected, so that what is learnt of a state is the
+            same. The first step of an episode is left out here too.
         frequencies: Random directions whose sine and cosine the nets see beside the observation (Tancik et al. 2020,
             arXiv 2006.10739), for values that change within a small part of the state space; 0 for none.
         bandwidth: Standard deviation of these directions, per standard deviation of an observation.
@@ -84,11 +88,12 @@ class IqlSettings:
     target_rate: float = 0.005
     max_weight: float = 100.0
     shaped: bool = False
+    candidates: int = 1
     frequencies: int = 0
     bandwidth: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "width", "batch"):
+        for name in ("steps", "width", "batch", "candidates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "max_weight", "bandwidth"):
@@ -290,9 +295,11 @@ class _Learner:
         self.z = encoding.z(tensor(table.z)).to(device)
         reward = tensor(table.value)
         self.rows = torch.arange(len(reward))
-        if settings.shaped:
+        if settings.shaped or settings.candidates > 1:
             # The state before a step is the one after the step before it.
             self.rows = self.rows[1:][torch.as_tensor(np.diff(offline.episode) == 0)]
+        self.level = torch.cat([reward[:1], reward[:-1]]) if settings.candidates > 1 else None
+        if settings.shaped:
             reward = torch.cat([reward[:1], torch.diff(reward, dim=0) / (1 - settings.discount)])
         self.reward = reward.to(device)
         self.done = 0
@@ -368,8 +375,19 @@ class _Learner:
             size = (_CHUNK, self.settings.batch)
             sizes = len(self.rows), self.reward.shape[1]
             rows, columns = (torch.randint(n, size, generator=self.generator) for n in sizes)
-            self.draws = self.rows[rows].to(self.device), columns.to(self.device)
+            rows = self.rows[rows]
+            if self.level is not None:
+                rows = self._best(rows, columns, self.level)
+            self.draws = rows.to(self.device), columns.to(self.device)
         return self.draws[0][at], self.draws[1][at]
+
+    def _best(self, rows: Tensor, columns: Tensor, level: Tensor) -> Tensor:
+        """Rows of which the second half of every minibatch is the best of several by the reward before the step."""
+        half = self.settings.batch // 2
+        size = (len(rows), self.settings.batch - half, self.settings.candidates)
+        some = self.rows[torch.randint(len(self.rows), size, generator=self.generator)]
+        best = level[some, columns[:, half:, None]].argmax(2, keepdim=True)
+        return torch.cat([rows[:, :half], some.gather(2, best)[:, :, 0]], dim=1)
 
     def policy(self) -> Policy:
         """The policy as it stands."""
@@ -442,8 +460,8 @@ def _check(offline: Offline, table: RewardTable, settings: IqlSettings) -> None:
             f"the table has {rows} rewards under {table.value.shape[1]} latents, for {steps} steps and "
             f"{len(table.z)} latents; it needs one for every step under every latent"
         )
-    if settings.shaped and not (np.diff(offline.episode) == 0).any():
-        raise DataError("no episode has two steps, so no reward can be shaped", hint="train with shaped=False")
+    if (settings.shaped or settings.candidates > 1) and not (np.diff(offline.episode) == 0).any():
+        raise DataError("no episode has two steps, so none has a reward before it", hint="shaped=False, candidates=1")
     values = {"observation": offline.observation, "action": offline.action, "after": offline.after}
     for name, value in (values | {"z": table.z, "value": table.value}).items():
         if not np.isfinite(value).all():

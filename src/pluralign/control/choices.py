@@ -36,10 +36,12 @@ _SAME: Final = 1e-9  # rewards nearer than this are a tie
 
 
 def choice_settings(*, n_kinds: int = 5, seed: int = 0) -> LatentSettings:
-    """Settings of latent users of these tasks, found by measurement on training users.
+    """Settings of latent users of these tasks.
 
     An encoder that has to find everything by itself: orderings are no low-rank normal distribution around a mean, where
-    a guided one begins. Many kinds of users need wider nets and more steps than a few. What is held out to stop early
+    a guided one begins. Those for few kinds come within .04 of the exact posterior. Those for many are wider and longer
+    than a fit (hidden 64, 800 steps) that stayed .10 and .11 below it with 8 and 16 answers and was still rising; how
+    much nearer they come has not been measured. What is held out to stop early
     is little and is not fitted again.
 
     Args:

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": ("--user", "--merge", "--json"),
     "generate": ("--prompt", "--user", "--cluster", "--stranger", "--best-of", "--reward", "--out", "--json"),
     "reward": ("--out", "--json"),
+    "control": ("--option", "--rows", "--plan", "--seeds", "--config", "--set", "--out", "--json"),
 }
 
 

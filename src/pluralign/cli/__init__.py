@@ -5,11 +5,11 @@ import sys
 
 def main() -> None:
     """Run `pluralign`. Errors raised on purpose are printed without a traceback, exit code 2; Ctrl-C is 130."""
-    from pluralign.cli import language_app
+    from pluralign.cli import control_app
     from pluralign.errors import PluralignError
 
     try:
-        language_app.app()
+        control_app.app()
     except PluralignError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:

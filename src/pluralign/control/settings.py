@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pluralign.control.iql import IqlSettings
 from pluralign.control.rewards import METHODS, SCALINGS, Method, Scaling, control_settings
@@ -25,6 +25,7 @@ ROWS = (
     "vpl max-norm",
     "vpl batch-norm",
 )
+S = TypeVar("S")
 POLICIES = ("iql", "plan")
 
 
@@ -92,15 +93,7 @@ class ControlSettings:
         Raises:
             ConfigError: A name that is no setting, or a value out of range.
         """
-        known = {each.name for each in fields(cls)}
-        for name in given:
-            if name not in known:
-                raise ConfigError(f'unknown setting "{name}"; known: {", ".join(sorted(known))}')
-        try:
-            values: dict[str, Any] = {n: tuple(each) if isinstance(each, list) else each for n, each in given.items()}
-            return cls(**values)
-        except TypeError as error:  # a name of `iql` or `latent` that is none, or a value of another kind
-            raise ConfigError(f"settings are not accepted: {error}") from error
+        return read_settings(cls, given)
 
 
 def read_row(row: str) -> tuple[Method, Scaling]:
@@ -135,3 +128,19 @@ def make_task(settings: ControlSettings) -> Steered:
         return task
     except TypeError as error:
         raise ConfigError(f"{settings.task} does not take these options: {error}") from error
+
+
+def read_settings(kind: type[S], given: Mapping[str, Any]) -> S:
+    """Settings of a kind from a mapping; lists become tuples.
+
+    Raises:
+        ConfigError: A name that is no setting, or a value that is not accepted.
+    """
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f'unknown setting "{name}"; known: {", ".join(sorted(known))}')
+    try:
+        return kind(**{name: tuple(each) if isinstance(each, list) else each for name, each in given.items()})
+    except TypeError as error:  # a name within `iql` or `latent` that is none, or a value of another kind
+        raise ConfigError(f"settings are not accepted: {error}") from error

@@ -39,6 +39,7 @@ METRICS: dict[str, Callable[[Predictions], FloatArray]] = {
     "brier": lambda predictions: predictions.squared_error,
     "log_loss": lambda predictions: -predictions.log_prob,
     "log_prob": lambda predictions: predictions.log_prob,
+    "probability": lambda predictions: predictions.probability,
 }
 FEW_USERS = 5  # fewer users than this are no sample of users
 _BLOCK = 4_000_000  # resampling weights held at once
@@ -85,7 +86,8 @@ class Interval:
 def metric_values(predictions: Predictions, metric: str) -> FloatArray:
     """The metric of every decision, (decisions,); NaN where it has none (accuracy of a tie).
 
-    `accuracy` is in {0, 0.5, 1}; `log_prob` and `log_loss` = -log_prob in nats; `brier` the squared error.
+    `accuracy` is in {0, 0.5, 1}; `log_prob` and `log_loss` = -log_prob in nats; `brier` the squared error;
+    `probability` what was given to the outcome, the accuracy expected of one who chooses by it.
     """
     if metric not in METRICS:
         raise ConfigError(f'unknown metric "{metric}"; known: {", ".join(sorted(METRICS))}')

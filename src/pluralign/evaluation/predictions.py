@@ -56,6 +56,11 @@ class Predictions:
         """
         return (self.chosen - self.outcome) ** 2
 
+    @property
+    def probability(self) -> FloatArray:
+        """Probability given to what was decided, (decisions,); a soft label takes the mean of both sides."""
+        return self.outcome * self.chosen + (1 - self.outcome) * (1 - self.chosen)
+
     def take(self, decisions: np.ndarray) -> Predictions:
         """Return some decisions, by index or by mask: those of one cluster's users, say."""
         return replace(self, **{field.name: getattr(self, field.name)[decisions] for field in fields(self)})

@@ -1,0 +1,136 @@
+"""What `pluralign control` does: run a task, say what is going on, and print what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from pluralign.cli.printing import print_json, stderr, stdout
+from pluralign.studies.settings import read_yaml
+
+if TYPE_CHECKING:
+    from pluralign.control.choice_experiment import ChoiceResult
+    from pluralign.control.results import ControlResult
+    from pluralign.evaluation import Interval
+
+
+def control(
+    task: str,
+    out: Path,
+    config: Path | None,
+    more: Mapping[str, Any],
+    *,
+    options: Mapping[str, Any],
+    rows: str | None,
+    plan: bool,
+    seeds: int | None,
+    seed: int | None,
+    json: bool,
+) -> None:
+    """Run a task; flags win over the file."""
+    from pluralign.control import choice_experiment
+    from pluralign.control.experiment import run_control
+    from pluralign.control.settings import ControlSettings
+
+    given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more) | {"task": task}
+    if options:
+        given["options"] = {**given.get("options", {}), **options}
+    if rows is not None:
+        given["rows"] = [row.strip() for row in rows.split(",")]
+    if plan:
+        given["policy"] = "plan"
+    given |= {name: value for name, value in (("seeds", seeds), ("seed", seed)) if value is not None}
+
+    def say(words: str) -> None:
+        stderr.print(words, highlight=False, markup=False)
+
+    found: ChoiceResult | ControlResult
+    if task in choice_experiment.TASKS:
+        found = choice_experiment.run_choice(choice_experiment.ChoiceSettings.of(given), out, say=say)
+        table = _choices(found)
+    else:
+        with stderr.status("") as status:
+            found = run_control(
+                ControlSettings.of(given),
+                out,
+                say=say,
+                on_step=lambda step, numbers: status.update(f"step {step:,}, value {numbers['v']:.2f}"),
+            )
+        if not json:
+            _print_rewards(found)
+        table = _policies(found)
+    if json:
+        print_json(found)
+        return
+    stdout.print(table)
+    stdout.print(f"{out}/control.json, and figures beside it", highlight=False)
+
+
+def _print_rewards(found: ControlResult) -> None:
+    table = Table(title=f"Rewards, {found.settings.seeds} seeds: other pairs of users placed by {found.settings.pairs}")
+    table.add_column("method")
+    for column in ("pairs right", "over btl", "CPU s"):
+        table.add_column(column, justify="right")
+    for each in found.methods:
+        table.add_row(each.method, _shown(each.accuracy), _shown(each.over_baseline), f"{each.seconds:.0f}")
+    stdout.print(table)
+    for each in found.methods:
+        for words in each.words:
+            stdout.print(f"{each.method}: {words}", highlight=False, markup=False)
+
+
+def _policies(found: ControlResult) -> Table:
+    few = len(found.kinds) <= 4
+    what = "plans on the reward" if found.settings.policy == "plan" else "policies"
+    table = Table(title=f"Success of {what}, {found.settings.seeds} seeds of {found.settings.users} users")
+    table.add_column("reward, scaling")
+    for column in ("success", "of the oracle's", "over btl", *(found.kinds if few else ())):
+        table.add_column(column, justify="right")
+    for column in ("another's z", "that one's goal", "no comparisons", "CPU s"):
+        table.add_column(column, justify="right")
+    for each in found.rows:
+        kinds = [each.success.kinds[kind].estimate for kind in found.kinds] if few else []
+        swapped = [each.swapped.get(name) for name in ("lent", "followed", "unknown")]
+        table.add_row(
+            each.row,
+            _shown(each.success.overall),
+            _rate(each.of_oracle),
+            _shown(each.over_baseline),
+            *(_rate(kind) for kind in kinds),
+            *(_rate(rate) for rate in swapped),
+            f"{each.seconds:.0f}",
+        )
+    return table
+
+
+def _choices(found: ChoiceResult) -> Table:
+    table = Table(title=f"Choices that are right, {found.settings.seeds} seeds of {found.settings.users:,} users")
+    for column in ("comparisons", "method"):
+        table.add_column(column)
+    kinds = [name for name in found.kinds if name in found.rows[0].kinds] if len(found.kinds) <= 2 else []
+    for column in ("right", "below bayes", "over btl", *kinds, "pairs right"):
+        table.add_column(column, justify="right")
+    for row in found.rows:
+        table.add_row(
+            str(row.context),
+            row.method,
+            _shown(row.success),
+            _shown(row.below_bayes),
+            _shown(row.over_baseline),
+            *(_rate(row.kinds[kind].estimate) for kind in kinds),
+            _shown(row.accuracy),
+        )
+    return table
+
+
+def _shown(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from pluralign.errors import ConfigError
 from pluralign.queries import Gaussian, Particles, believe
+from pluralign.queries.scores import vpl_released
 from pluralign.users import UNKNOWN, Basis, Latent, Pooled
 
 LN2 = np.log(2)
@@ -235,3 +236,18 @@ def test_draws_are_enough_for_a_rung_of_ones_own(random_pairs):
     assert believe(Coin(), design, who).information_gain()[0].item() == pytest.approx(LN2 - entropy(expit(1.0)))
     with pytest.raises(ConfigError, match="a nothing model has no posterior of a user"):
         believe(Nothing(), design, who)
+
+
+def test_turning_the_latent_space_changes_what_the_released_formula_asks_and_not_the_information_gain(random_pairs):
+    g = torch.Generator().manual_seed(4)
+    theta = torch.randn(3, generator=g, dtype=torch.float64)
+    basis = torch.eye(3, dtype=torch.float64) * torch.tensor([1.6, 0.3, 0.3])
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=g, dtype=torch.float64))[0]
+    design, who = random_pairs(200), torch.full((200,), UNKNOWN)
+    nobody = {"mean": torch.zeros(0, 3).double(), "covariance": torch.zeros(0, 3, 3).double()}
+    straight, turned = (
+        believe(Basis(theta=theta, basis=each, **nobody), design, who) for each in (basis, basis @ turn)
+    )
+    torch.testing.assert_close(straight.information_gain(), turned.information_gain())
+    order = [vpl_released(each).argsort(descending=True)[:10].tolist() for each in (straight, turned)]
+    assert len(set(order[0]) & set(order[1])) < 8

@@ -206,7 +206,7 @@ def test_models_of_different_rows_are_not_compared():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "auc"}, 'unknown metric "auc"; known: accuracy, brier, log_loss, log_prob'),
+        ({"metric": "auc"}, 'unknown metric "auc"; known: accuracy, brier, log_loss, log_prob, probability'),
         ({"cluster": "post"}, 'unknown cluster "post"; known: both, source, user'),
         ({"average": "median"}, 'unknown average "median"; known: decisions, users'),
         ({"method": "magic"}, 'unknown method "magic"; known: bootstrap, jackknife'),

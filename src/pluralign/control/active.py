@@ -290,12 +290,12 @@ class ActiveCurve:
 
     def success_score(self, method: str, n: int) -> Interval:
         """Success of a method after n questions, over users."""
-        return mean_interval(self._as_decisions(method, n), "brier")
+        return mean_interval(self._as_decisions(method, n), "probability")
 
     def success_gain(self, method: str, n: int, other: str = "random", m: int | None = None) -> Interval:
         """As `gain`, of success."""
         two = self._as_decisions(other, n if m is None else m)
-        return paired_difference(self._as_decisions(method, n), two, "brier")
+        return paired_difference(self._as_decisions(method, n), two, "probability")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: accuracy, gain over `random` with as many questions, and success if there is any."""
@@ -331,13 +331,12 @@ class ActiveCurve:
         return figure
 
     def _as_decisions(self, method: str, n: int) -> Predictions:
-        """Success of each user as a squared "error", so that the intervals are those of every other score."""
+        """Success of each user as the probability of being right, so that intervals are those of every other score."""
         value = self.success[method][self.questions.index(n)]
         user = np.arange(len(value), dtype=np.int32)
-        root = np.sqrt(value)
         return Predictions(
-            chosen=1 - root,
-            best_other=root,
+            chosen=value,
+            best_other=1 - value,
             outcome=np.ones(len(value)),
             user=user,
             source=user,

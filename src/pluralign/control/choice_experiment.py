@@ -19,8 +19,8 @@ from numpy import ndarray
 
 from pluralign.control import drawing
 from pluralign.control.bayes import kinds_posterior
-from pluralign.control.choices import Rearrange, Tidy
-from pluralign.control.rewards import Personal, control_settings, fit_reward
+from pluralign.control.choices import Rearrange, Tidy, choice_settings
+from pluralign.control.rewards import Personal, fit_reward
 from pluralign.control.settings import read_settings
 from pluralign.errors import ConfigError
 from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
@@ -45,7 +45,7 @@ class ChoiceSettings:
         sets: Users to fit to, with as many comparisons each as the largest context.
         users: Test users.
         majority: Share of the first kind of user, the others sharing the rest; None means the same for all.
-        latent: Fields of `LatentSettings` that differ from `control_settings`.
+        latent: Fields of `LatentSettings` that differ from `choice_settings`.
         seed: Where the seeds begin.
     """
 
@@ -76,7 +76,7 @@ class ChoiceSettings:
 
     def latent_settings(self, seed: int) -> LatentSettings:
         """What VPL is fitted by."""
-        return replace(control_settings(seed=seed), **self.latent)
+        return replace(choice_settings(n_kinds=len(self.make_task().users), seed=seed), **self.latent)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> ChoiceSettings:

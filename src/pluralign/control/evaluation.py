@@ -86,12 +86,12 @@ class Run:
     """Episodes of one trained policy.
 
     Attributes:
-        success: Whether each user got what they want, (users,).
+        success: Whether each user got what they want, or the share of several starts from which they do, (users,).
         kind: Kind of each, (users,).
         user: Number of each; the same number in several runs is the same user, (users,).
     """
 
-    success: Bool[ndarray, " users"]
+    success: Bool[ndarray, " users"] | Float[ndarray, " users"]
     kind: Int[ndarray, " users"]
     user: Int[ndarray, " users"]
 
@@ -156,7 +156,7 @@ def success_difference(a: Sequence[Run], b: Sequence[Run], *, level: float = 0.9
     """
     if len(a) != len(b):
         raise DataError(f"one method has {len(a)} runs and the other {len(b)}; compare the same seeds")
-    return paired_difference(_episodes(a), _episodes(b), "accuracy", cluster=_cluster(a), level=level)
+    return paired_difference(_episodes(a), _episodes(b), "probability", cluster=_cluster(a), level=level)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -230,11 +230,11 @@ def _cluster(runs: Sequence[Run]) -> str:
 
 
 def _mean(runs: Sequence[Run], level: float) -> Interval:
-    return mean_interval(_episodes(runs), "accuracy", cluster=_cluster(runs), level=level)
+    return mean_interval(_episodes(runs), "probability", cluster=_cluster(runs), level=level)
 
 
 def _episodes(runs: Sequence[Run]) -> Predictions:
-    """Episodes as decisions that are right or wrong; a source is a training."""
+    """Success as the probability given to what is right; a source is a training."""
     return combine_seeds(
         [
             Predictions(

@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from pluralign.control.evaluation import success_rates, swap_users
+from pluralign.control import drawing
+from pluralign.control.active import active_curve
+from pluralign.control.evaluation import Acts, Featured, success_rates, swap_users, with_features
 from pluralign.control.figures import draw_control, map_of
-from pluralign.control.iql import IqlSettings, OnStep, Policy, train_iql
+from pluralign.control.iql import OnStep, Policy, train_iql
+from pluralign.control.noise import noise_curve
 from pluralign.control.preferences import Sets, draw_sets
-from pluralign.control.results import ControlResult, gather, row_folder, seed_folder
+from pluralign.control.results import BASELINE, PERSONAL, ControlResult, gather, row_folder, seed_folder
 from pluralign.control.rewards import Personal, Reward, Scaling, batch_norm_denominators, fit_reward, relabel
 from pluralign.control.settings import ControlSettings, make_task, read_row
 from pluralign.control.tasks import Offline, Steered
@@ -30,6 +33,7 @@ from pluralign.errors import CacheError
 from pluralign.files import plain, write_json
 
 Say = Callable[[str], None]
+_ASKED = 5000  # states that questions may be about
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,8 +102,8 @@ def run_control(
 
 
 def _claim(settings: ControlSettings, out: Path) -> None:
-    """Make sure that results in the folder are of these settings; more rows and more seeds are welcome."""
-    given = {name: each for name, each in plain(asdict(settings)).items() if name not in ("rows", "seeds")}
+    """Make sure that results in the folder are of these settings; more rows, seeds and curves are welcome."""
+    given = {name: each for name, each in plain(asdict(settings)).items() if name not in ("rows", "seeds", "curves")}
     path = out / "settings.json"
     if path.is_file():
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -116,13 +120,19 @@ def _claim(settings: ControlSettings, out: Path) -> None:
 def _run_seed(task: Steered, settings: ControlSettings, seed: int, out: Path, say: Say, on_step: OnStep | None) -> None:
     """Fit every reward and learn every policy of a seed that is not there yet."""
     missing = [row for row in settings.rows if not (row_folder(out, seed, row) / "result.json").is_file()]
-    if not missing:
+    methods: list[str] = list(dict.fromkeys(read_row(row)[0] for row in missing))
+    curves = settings.curves and not (seed_folder(out, seed) / "noise.json").is_file()
+    if curves and PERSONAL not in methods:
+        methods.append(PERSONAL)
+    if not methods:
         return
     met = Met.draw(task, settings, seed)
     say(f"seed {seed}: {len(met.offline.episode):,} steps, {settings.sets:,} users who compare {settings.pairs} pairs")
-    for method in dict.fromkeys(read_row(row)[0] for row in missing):
+    for method in methods:
         began = time.process_time()
-        fitted = fit_reward(method, task, met.training, settings=settings.latent_settings(seed), seed=seed)
+        fitted = fit_reward(
+            method, task, met.training, settings=settings.latent_settings(seed), pool=settings.pool, seed=seed
+        )
         seconds = time.process_time() - began
         z = fitted.place(met.context)
         predicted = fitted.predict(met.fresh, z)
@@ -137,6 +147,32 @@ def _run_seed(task: Steered, settings: ControlSettings, seed: int, out: Path, sa
             if read_row(row)[0] == method:
                 found = _run_row(task, settings, seed, met, fitted, z, row, row_folder(out, seed, row), on_step)
                 say(f"seed {seed}: {row}: success {float(np.mean(found['success'])):.2f}")
+        if curves and isinstance(fitted, Personal):
+            _curves(task, settings, seed, met, fitted, out)
+            say(f"seed {seed}: curves of questions and of wrong answers")
+
+
+def _curves(task: Steered, settings: ControlSettings, seed: int, met: Met, fitted: Personal, out: Path) -> None:
+    """What asking well saves, and what wrong answers do, for new users; both with figures."""
+    folder = seed_folder(out, seed)
+    row = next((row for row in settings.rows if read_row(row) == (PERSONAL, "spo")), None)
+
+    def success(z: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        if settings.policy == "plan":
+            return np.asarray(_planned(task, fitted, z, kind, "spo")["success"])
+        assert row is not None
+        policy = Policy.load(row_folder(out, seed, row))
+        acts = Featured(policy=policy, task=task) if settings.features else policy
+        return success_rates(task, acts, z, kind, seed=seed).success.astype(np.float64)
+
+    some = np.random.default_rng(seed).permutation(len(met.offline.after))[:_ASKED]
+    states = met.offline.after[some]
+    asked = active_curve(fitted, task, states, success=success if row else None, seed=seed)
+    drawing.save(asked.figure(), folder / "active.png")
+    write_json(folder / "active.json", asked)
+    noisy = noise_curve(fitted, task, states, shared=fit_reward(BASELINE, task, met.training, seed=seed), seed=seed)
+    drawing.save(noisy.figure(), folder / "noise.png")
+    write_json(folder / "noise.json", noisy)
 
 
 def _maps(task: Steered, fitted: Reward, z: np.ndarray) -> dict[str, np.ndarray]:
@@ -176,12 +212,13 @@ def _run_row(
             comparators=settings.comparators,
             seed=seed,
         )
-        policy = train_iql(
-            met.offline, table, IqlSettings(**settings.iql), seed=seed, checkpoint=folder, on_step=on_step
-        )
+        data = with_features(task, met.offline) if settings.features else met.offline
+        policy = train_iql(data, table, settings.iql_settings(), seed=seed, checkpoint=folder, on_step=on_step)
         policy.save(folder)
         (folder / "training.safetensors").unlink(missing_ok=True)
-        found |= _served(task, policy, z, kind, fitted, seed)
+        found |= _served(
+            task, Featured(policy=policy, task=task) if settings.features else policy, z, kind, fitted, seed
+        )
     if scaling == "batch-norm":
         some = met.offline.after[: settings.comparators]
         found["denominators"] = batch_norm_denominators(fitted.reward(fitted.sees(some), z))
@@ -190,11 +227,9 @@ def _run_row(
     return found
 
 
-def _served(
-    task: Steered, policy: Policy, z: np.ndarray, kind: np.ndarray, fitted: Reward, seed: int
-) -> dict[str, Any]:
+def _served(task: Steered, policy: Acts, z: np.ndarray, kind: np.ndarray, fitted: Reward, seed: int) -> dict[str, Any]:
     """What a policy did for the test users, and where z decides, with others' z and with none."""
-    if policy.latent_dim and len(np.unique(kind)) > 1:
+    if fitted.latent_dim and len(np.unique(kind)) > 1:
         swap = swap_users(task, policy, z, kind, fitted.unknown(), seed=seed)
         own, swapped = swap.own, swap.as_dict()
         paths = {name: getattr(swap, name).path for name in ("own", "lent", "unknown")}
@@ -211,17 +246,14 @@ def _served(
 
 
 def _planned(task: Steered, fitted: Reward, z: np.ndarray, kind: np.ndarray, scaling: Scaling) -> dict[str, Any]:
-    """Where plans on the reward come to rest, each user starting somewhere."""
+    """From how many of the starts plans on the reward come to rest where the user wants."""
     from pluralign.control.maze import Maze
     from pluralign.control.planning import plan_for
 
     assert isinstance(task, Maze)
 
     def rests(latent: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        found = plan_for(task, fitted, latent, wanted, scaling=scaling)
-        user = np.arange(len(wanted))
-        start = (task.goal[wanted] + 1 + user % (len(task.cells) - 1)) % len(task.cells)
-        return found.rest[user, start] == task.goal[wanted]
+        return plan_for(task, fitted, latent, wanted, scaling=scaling).success
 
     found: dict[str, Any] = {"success": rests(z, kind), "swapped": {}}
     if fitted.latent_dim and len(np.unique(kind)) > 1:

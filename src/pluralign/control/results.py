@@ -15,7 +15,7 @@ from pluralign.control.settings import ControlSettings, read_row
 from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
 from pluralign.files import plain
 
-ORACLE, BASELINE = "oracle", "btl"
+ORACLE, BASELINE, PERSONAL = "oracle", "btl", "vpl"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ Pooled fits and latent users are those of the whole library. What control adds:
   training users); the others are held at the prior's mean. A dimension that says nothing of the user is noise to a
   policy, and enough of them ruin it.
 - A pool of latents, under each of which every step of the data has its reward, stands for the expectation over z. Drawn
-  from the prior, as in the paper's second algorithm, or from where the training users are ("posterior").
+  from the prior, as in the paper's second algorithm, no latent need be where a user is: between two kinds lies much of
+  a normal prior. So it can be drawn from the training users' posteriors, or half from each.
 - The reward of a step is that of the state after it.
 
 The DPL baselines pool all pairs; the released code of VPL reads the wrong axis where a set has more than one.
@@ -48,10 +49,11 @@ from pluralign.users.model import predict_decisions
 
 Method = Literal["oracle", "btl", "dpl-mean-variance", "dpl-categorical", "vpl"]
 Scaling = Literal["none", "spo", "spo-released", "max-norm", "batch-norm"]
-Pool = Literal["prior", "posterior"]
+Pool = Literal["prior", "posterior", "both"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
+POOLS: tuple[Pool, ...] = get_args(Pool)
 ACTIVE = 0.02  # nats
 _STEP = 0.5  # of the grid on which win rates are tabulated: an error of h^4 / 384 max |s''''| = 2e-5
 _BLOCK = 2**20
@@ -231,11 +233,17 @@ class Personal:
         return self.features(observation)
 
     def draw(self, n: int, *, seed: int) -> Float[ndarray, "draws latent"]:
-        """Draws from the prior, or from the posteriors of training users, each of whom is drawn with equal chance."""
+        """Draws from the prior, from the posteriors of training users drawn at random, or half from each."""
         if not self.latent_dim:
             return np.zeros((1, 0))
         rng = np.random.default_rng(seed)
-        users = self.model.prior if self.pool == "prior" else self.model.posterior
+        prior, posterior = self.model.prior, self.model.posterior
+        if self.pool == "both":
+            halves = self._drawn(prior, n // 2, rng), self._drawn(posterior, n - n // 2, rng)
+            return np.concatenate(halves)
+        return self._drawn(prior if self.pool == "prior" else posterior, n, rng)
+
+    def _drawn(self, users: Gaussians, n: int, rng: np.random.Generator) -> Float[ndarray, "draws latent"]:
         user = rng.integers(0, len(users.mean), n)
         chance = users.log_weight.softmax(1).double().numpy()[user]
         part = (chance.cumsum(1) < rng.random((n, 1))).sum(1).clip(max=chance.shape[1] - 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from pluralign.control.iql import IqlSettings
-from pluralign.control.rewards import METHODS, SCALINGS, Method, Scaling, control_settings
+from pluralign.control.rewards import METHODS, POOLS, SCALINGS, Method, Pool, Scaling, control_settings
 from pluralign.control.tasks import Steered
 from pluralign.errors import ConfigError
 from pluralign.inference.latent_elbo import LatentSettings
@@ -26,6 +26,13 @@ ROWS = (
     "vpl batch-norm",
 )
 S = TypeVar("S")
+# Chosen by the oracle's success: the shorter horizon and the quicker target let values climb within the training, and
+# states that are rare in the data but good for somebody are drawn often enough.
+_STEERED = {"discount": 0.95, "target_rate": 0.02, "temperature": 50.0, "shaped": True, "candidates": 16}
+IQL: dict[str, dict[str, Any]] = {
+    "maze": {"steps": 6000, **_STEERED},
+    "table-top": {"steps": 10_000, "width": 256, **_STEERED, "candidates": 1},
+}
 POLICIES = ("iql", "plan")
 
 
@@ -45,9 +52,12 @@ class ControlSettings:
         users: Test users, of every kind in turn; each has one episode.
         targets: Other comparisons of each, by which accuracy is measured.
         draws: Latents in the pool that a policy learns from.
+        pool: Where they are drawn from: the "prior", as in the paper, the training users' "posterior", or "both".
         comparators: States with which a scaling compares.
         latent: Fields of `LatentSettings` that differ from `control_settings`.
-        iql: Fields of `IqlSettings` that differ from its defaults.
+        curves: Whether to draw, for VPL, what asking well saves and what wrong answers do (the row "vpl spo" acts).
+        features: Whether policies see the task's features beside the observation.
+        iql: Fields of `IqlSettings` that differ from those of the task (`IQL`).
         seed: Where the seeds begin.
     """
 
@@ -62,8 +72,11 @@ class ControlSettings:
     users: int = 100
     targets: int = 16
     draws: int = 128
+    pool: Pool = "both"
     comparators: int = 1000
     latent: Mapping[str, Any] = field(default_factory=dict)
+    curves: bool = False
+    features: bool = True
     iql: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -72,6 +85,8 @@ class ControlSettings:
             read_row(row)
         if not self.rows or len(set(self.rows)) < len(self.rows):
             raise ConfigError(f"rows are {list(self.rows)}; there must be one or more, none twice")
+        if self.pool not in POOLS:
+            raise ConfigError(f'pool is "{self.pool}"; known: {", ".join(POOLS)}')
         if self.policy not in POLICIES:
             raise ConfigError(f'policy is "{self.policy}"; known: {", ".join(POLICIES)}')
         if self.policy == "plan" and self.task != "maze":
@@ -79,8 +94,12 @@ class ControlSettings:
         for name in ("seeds", "steps", "sets", "pairs", "users", "targets", "draws", "comparators"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        IqlSettings(**self.iql)
+        self.iql_settings()
         self.latent_settings(0)
+
+    def iql_settings(self) -> IqlSettings:
+        """What policies are learnt by."""
+        return IqlSettings(**{**IQL.get(self.task, {}), **self.iql})
 
     def latent_settings(self, seed: int) -> LatentSettings:
         """What VPL is fitted by."""

@@ -85,21 +85,25 @@ def _print_rewards(found: ControlResult) -> None:
 def _policies(found: ControlResult) -> Table:
     few = len(found.kinds) <= 4
     what = "plans on the reward" if found.settings.policy == "plan" else "policies"
-    table = Table(title=f"Success of {what}, {found.settings.seeds} seeds of {found.settings.users} users")
+    wants = "; ".join(f"{number}: {words}" for number, words in enumerate(found.kinds)) if few else ""
+    table = Table(
+        title=f"Success of {what}, {found.settings.seeds} seeds of {found.settings.users} users",
+        caption=f"users want {wants}" if few else None,
+    )
     table.add_column("reward, scaling")
-    for column in ("success", "of the oracle's", "over btl", *(found.kinds if few else ())):
+    for column in ("success", "of oracle", "over btl", *(f"users {k}" for k in range(len(found.kinds)) if few)):
         table.add_column(column, justify="right")
-    for column in ("another's z", "that one's goal", "no comparisons", "CPU s"):
+    for column in ("another's z", "its goal", "no answers", "CPU s"):
         table.add_column(column, justify="right")
     for each in found.rows:
-        kinds = [each.success.kinds[kind].estimate for kind in found.kinds] if few else []
+        kinds = [each.success.kinds.get(kind) for kind in found.kinds] if few else []
         swapped = [each.swapped.get(name) for name in ("lent", "followed", "unknown")]
         table.add_row(
             each.row,
-            _shown(each.success.overall),
+            _shown(each.success.overall, 2),
             _rate(each.of_oracle),
-            _shown(each.over_baseline),
-            *(_rate(kind) for kind in kinds),
+            _shown(each.over_baseline, 2),
+            *("" if kind is None else _rate(kind.estimate) for kind in kinds),
             *(_rate(rate) for rate in swapped),
             f"{each.seconds:.0f}",
         )
@@ -126,10 +130,10 @@ def _choices(found: ChoiceResult) -> Table:
     return table
 
 
-def _shown(interval: Interval | None) -> str:
+def _shown(interval: Interval | None, digits: int = 3) -> str:
     if interval is None:
         return ""
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{interval.estimate:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def _rate(value: float | None) -> str:

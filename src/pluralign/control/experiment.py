@@ -34,6 +34,7 @@ from pluralign.files import plain, write_json
 
 Say = Callable[[str], None]
 _ASKED = 5000  # states that questions may be about
+_SHOWN = 6  # test users of each of two kinds whose paths are kept for pictures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -236,7 +237,8 @@ def _served(task: Steered, policy: Acts, z: np.ndarray, kind: np.ndarray, fitted
     else:
         own, swapped = success_rates(task, policy, z, kind, seed=seed), {}
         paths = {"own": own.path}
-    shown = [int(np.flatnonzero(kind == k)[0]) for k in np.unique(kind)]
+    most = _SHOWN if len(np.unique(kind)) == 2 else 1
+    shown = np.concatenate([np.flatnonzero(kind == k)[:most] for k in np.unique(kind)])
     return {
         "success": own.success,
         "swapped": {name: each for name, each in swapped.items() if name != "own"},

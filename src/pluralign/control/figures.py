@@ -85,9 +85,10 @@ def _draw_table(task: TableTop, maps: dict[str, Any], paths: dict[str, ndarray],
             title: Rollouts(success=task.succeeded(path[:, -1], kind), path=path) for title, path in paths.items()
         }
         drawing.save(table_top_drawing.draw_rollouts(task, rollouts, kind), out / "swap.png")
-        whole = np.concatenate([each.path for each in rollouts.values()])
-        names = [f"{task.users[k]}: {title}" for title in rollouts for k in kind]
-        table_top_drawing.animate(whole, np.tile(kind, len(rollouts)), names, out / "swap.gif")
+        first = np.unique(kind, return_index=True)[1]
+        whole = np.concatenate([each.path[first] for each in rollouts.values()])
+        names = [f"{task.users[k]}: {title}" for title in rollouts for k in kind[first]]
+        table_top_drawing.animate(whole, np.tile(kind[first], len(rollouts)), names, out / "swap.gif")
 
 
 def _read(path: Path) -> Any:

@@ -71,7 +71,9 @@ def test_the_same_command_goes_on_from_what_is_there(ran):
     path.unlink()
     said: list[str] = []
     again = run_control(SETTINGS, out, task=Line(), say=said.append)
-    assert [each for each in said if "success" in each] == [f"seed 1: vpl spo: success {np.mean(before['success']):.2f}"]
+    assert [each for each in said if "success" in each] == [
+        f"seed 1: vpl spo: success {np.mean(before['success']):.2f}"
+    ]
     after = json.loads(path.read_text())
     assert after["success"] == before["success"]
     assert again.rows[2].success == found.rows[2].success

@@ -11,52 +11,12 @@ from scipy.stats import expectile as scipy_expectile
 from pluralign.control.evaluation import success_rates
 from pluralign.control.iql import IqlSettings, Policy, _encoding, _Learner, expectile_loss, train_iql
 from pluralign.control.rewards import RewardTable
-from pluralign.control.tasks import Offline, Rollouts, Steered
+from pluralign.control.tasks import Offline, Steered
 from pluralign.errors import CacheError, ConfigError, DataError
 
+from .line import Line
+
 SMALL = IqlSettings(steps=600, width=32, batch=64, learning_rate=3e-3, discount=0.9, target_rate=0.02)
-
-
-class Line:
-    """Positions from -1 to 1, moved by up to 0.2 at a time; one kind of user wants the left end, the other the right.
-
-    Their rewards (1 - x) / 2 and (1 + x) / 2 have the mean 0.5 everywhere, so that for both at once there is no
-    direction.
-    """
-
-    name = "line"
-    users = ("left", "right")
-
-    def features(self, observation: ndarray) -> ndarray:
-        return observation
-
-    def rewards(self, observation: ndarray) -> ndarray:
-        return np.stack([1 - observation[:, 0], 1 + observation[:, 0]]) / 2
-
-    def goals(self) -> ndarray:
-        return np.array([[-1.0], [1.0]])
-
-    def offline(self, steps: int, *, seed: int) -> Offline:
-        """One trajectory by random actions."""
-        rng = np.random.default_rng(seed)
-        action = rng.uniform(-1, 1, (steps, 1))
-        path = np.zeros((steps + 1, 1))
-        for t in range(steps):
-            path[t + 1] = self.move(path[t], action[t])
-        return Offline(observation=path[:-1], action=action, after=path[1:], episode=np.zeros(steps, dtype=np.int32))
-
-    def rollout(self, act, user: ndarray, *, seed: int) -> Rollouts:
-        rng = np.random.default_rng(seed)
-        path = [rng.uniform(-0.3, 0.3, (len(user), 1))]
-        for _ in range(15):
-            path.append(self.move(path[-1], act(path[-1])))
-        success = np.abs(path[-1] - self.goals()[user])[:, 0] < 0.1
-        return Rollouts(success=success, path=np.stack(path, axis=1))
-
-    @staticmethod
-    def move(x: ndarray, action: ndarray) -> ndarray:
-        return np.clip(x + 0.2 * action, -1, 1)
-
 
 LINE = Line()
 DATA = LINE.offline(1000, seed=0)
@@ -206,7 +166,7 @@ def test_rare_states_that_a_user_wants_are_drawn_more_often():
     table = RewardTable(z=np.zeros((1, 0), np.float32), value=value)
     generator = torch.Generator().manual_seed(0)
     to = replace(SMALL, candidates=16)
-    learner = _Learner(DATA, table, to, _encoding(DATA, table, to, generator), generator, torch.device("cpu"))
+    learner = _Learner(DATA, table, to, _encoding(DATA, table), generator, torch.device("cpu"))
     learner._draw()
     assert learner.draws is not None
     before = torch.as_tensor(value)[learner.draws[0] - 1, 0]
@@ -216,7 +176,7 @@ def test_rare_states_that_a_user_wants_are_drawn_more_often():
 
 @pytest.fixture(scope="module")
 def unbroken() -> Policy:
-    return train_iql(DATA, pool(np.array([-1.0, 1.0])), replace(SMALL, steps=220, frequencies=3, candidates=4), seed=3)
+    return train_iql(DATA, pool(np.array([-1.0, 1.0])), replace(SMALL, steps=220, candidates=4), seed=3)
 
 
 @pytest.mark.parametrize("stop", [100, 130])  # between the draws of a hundred minibatches, and within

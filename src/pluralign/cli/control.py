@@ -45,7 +45,7 @@ def control(
     given |= {name: value for name, value in (("seeds", seeds), ("seed", seed)) if value is not None}
 
     def say(words: str) -> None:
-        stderr.print(words, highlight=False, markup=False)
+        stderr.print(words, highlight=False, markup=False, soft_wrap=True)
 
     found: ChoiceResult | ControlResult
     if task in choice_experiment.TASKS:

@@ -73,9 +73,6 @@ class IqlSettings:
             has the largest reward under the element's own latent, so that the few steps near what a user wants are not
             drowned; 1 draws all alike. States, not actions, are selected, so that what is learnt of a state is the
             same. The first step of an episode is left out here too.
-        frequencies: Random directions whose sine and cosine the nets see beside the observation (Tancik et al. 2020,
-            arXiv 2006.10739), for values that change within a small part of the state space; 0 for none.
-        bandwidth: Standard deviation of these directions, per standard deviation of an observation.
     """
 
     steps: int = 20_000
@@ -89,17 +86,15 @@ class IqlSettings:
     max_weight: float = 100.0
     shaped: bool = False
     candidates: int = 1
-    frequencies: int = 0
-    bandwidth: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "width", "batch", "candidates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "max_weight", "bandwidth"):
+        for name in ("learning_rate", "max_weight"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("temperature", "frequencies"):
+        for name in ("temperature",):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
         for name, closed in (("discount", False), ("expectile", False), ("target_rate", True)):
@@ -110,28 +105,22 @@ class IqlSettings:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoding:
-    """What the nets see of an observation and a latent: both standardised by the data, and waves of the observation.
+    """What the nets see of an observation and a latent: both standardised by the data.
 
     Attributes:
         mean: Of the data's observations, (observation,).
         scale: Their standard deviations, 1 where they do not vary, (observation,).
         z_mean: Of the pool of latents, (latent_dim,).
         z_scale: Their standard deviations, 1 where they do not vary, (latent_dim,).
-        directions: Of the waves, (frequencies, observation).
     """
 
     mean: Float[Tensor, " observation"]
     scale: Float[Tensor, " observation"]
     z_mean: Float[Tensor, " latent_dim"]
     z_scale: Float[Tensor, " latent_dim"]
-    directions: Float[Tensor, "frequencies observation"]
 
-    def observation(self, observation: Float[Tensor, "n observation"]) -> Float[Tensor, "n seen"]:
-        standard = (observation - self.mean) / self.scale
-        if not len(self.directions):
-            return standard
-        angle = standard @ self.directions.T
-        return torch.cat([standard, angle.sin(), angle.cos()], dim=1)
+    def observation(self, observation: Float[Tensor, "n observation"]) -> Float[Tensor, "n observation"]:
+        return (observation - self.mean) / self.scale
 
     def z(self, z: Float[Tensor, "n latent_dim"]) -> Float[Tensor, "n latent_dim"]:
         return (z - self.z_mean) / self.z_scale
@@ -233,7 +222,7 @@ def train_iql(
         offline: What was driven.
         table: Latents, and the reward of every step under each; centred.
         settings: Sizes and rates; None means the defaults.
-        seed: Of the nets, the waves and the minibatches, which are the same on every device.
+        seed: Of the nets and the minibatches, which are the same on every device.
         on_step: Called every `report_every` steps and at the end with the number of steps done and the means of the
             last minibatch: the losses `value` and `q`, the weights' mean `weight`, and `v`, the mean of V.
         report_every: Steps between calls of `on_step`, and between checkpoints.
@@ -251,7 +240,7 @@ def train_iql(
     settings = settings or IqlSettings()
     _check(offline, table, settings)
     g = torch.Generator().manual_seed(seed)
-    encoding = _encoding(offline, table, settings, g)
+    encoding = _encoding(offline, table)
     learner = _Learner(offline, table, settings, encoding, g, torch.device(device))
     key = _key(offline, table, settings, seed) if checkpoint else ""
     if checkpoint and (checkpoint / "training.safetensors").is_file():
@@ -442,15 +431,14 @@ def _through(nets: list[Tensor], x: Float[Tensor, "nets batch wide"]) -> Float[T
     return torch.baddbmm(nets[5], x, nets[4])
 
 
-def _encoding(offline: Offline, table: RewardTable, to: IqlSettings, generator: torch.Generator) -> Encoding:
+def _encoding(offline: Offline, table: RewardTable) -> Encoding:
     def moments(array: ndarray) -> tuple[Tensor, Tensor]:
         each = np.asarray(array, dtype=np.float64)
         scale = each.std(0)
         return torch.as_tensor(each.mean(0)).float(), torch.as_tensor(np.where(scale > 1e-6, scale, 1.0)).float()
 
     (mean, scale), (z_mean, z_scale) = moments(offline.observation), moments(table.z)
-    directions = to.bandwidth * torch.randn(to.frequencies, len(mean), generator=generator)
-    return Encoding(mean=mean, scale=scale, z_mean=z_mean, z_scale=z_scale, directions=directions)
+    return Encoding(mean=mean, scale=scale, z_mean=z_mean, z_scale=z_scale)
 
 
 def _check(offline: Offline, table: RewardTable, settings: IqlSettings) -> None:

@@ -42,7 +42,8 @@ class ChoiceSettings:
         options: Of the task's class, by name.
         contexts: Comparisons that a test user is placed by, ascending; None means (4, 8), for "tidy" (1, 2, 4, 8).
         seeds: Numbers of runs, each with comparisons, fits and test users of its own.
-        sets: Users to fit to, with as many comparisons each as the largest context.
+        sets: Users to fit to, with half as many comparisons again as the largest context, and 4 more at least: what is
+            to be predicted from a context is never in it.
         users: Test users.
         majority: Share of the first kind of user, the others sharing the rest; None means the same for all.
         latent: Fields of `LatentSettings` that differ from `choice_settings`.
@@ -167,7 +168,7 @@ def run_choice(
         seed = settings.seed + number
         first, second, third = np.random.SeedSequence(seed).generate_state(3).tolist()
         most = max(settings.sizes)
-        training = task.draw(settings.sets, most, shares=shares, seed=first)
+        training = task.draw(settings.sets, most + max(4, most // 2), shares=shares, seed=first)
         test = task.draw(settings.users, most, shares=shares, seed=second)
         fresh = task.draw(settings.users, most, kind=test.kind, seed=third)
         kinds.append(test.kind)

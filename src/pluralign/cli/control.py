@@ -13,6 +13,7 @@ from pluralign.studies.settings import read_yaml
 
 if TYPE_CHECKING:
     from pluralign.control.choice_experiment import ChoiceResult
+    from pluralign.control.didactic_experiment import DidacticResult
     from pluralign.control.results import ControlResult
     from pluralign.evaluation import Interval
 
@@ -32,6 +33,7 @@ def control(
 ) -> None:
     """Run a task; flags win over the file."""
     from pluralign.control import choice_experiment
+    from pluralign.control.didactic_experiment import DidacticSettings, run_didactic
     from pluralign.control.experiment import run_control
     from pluralign.control.settings import ControlSettings
 
@@ -47,10 +49,13 @@ def control(
     def say(words: str) -> None:
         stderr.print(words, highlight=False, markup=False, soft_wrap=True)
 
-    found: ChoiceResult | ControlResult
+    found: ChoiceResult | ControlResult | DidacticResult
     if task in choice_experiment.TASKS:
         found = choice_experiment.run_choice(choice_experiment.ChoiceSettings.of(given), out, say=say)
         table = _choices(found)
+    elif task == "didactic":
+        found = run_didactic(DidacticSettings.of(given), out, say=say)
+        table = _curves(found)
     else:
         with stderr.status("") as status:
             found = run_control(
@@ -126,6 +131,24 @@ def _choices(found: ChoiceResult) -> Table:
             _shown(row.over_baseline),
             *(_rate(row.kinds[kind].estimate) for kind in kinds),
             _shown(row.accuracy),
+        )
+    return table
+
+
+def _curves(found: DidacticResult) -> Table:
+    table = Table(
+        title=f"Rewards recovered, {found.settings.seeds} seeds of {found.settings.users} users; one answer for all is "
+        f"right in {found.majority:.3f} at most"
+    )
+    table.add_column("method")
+    for column in ("pairs right", "over btl", *(f"like {kind}" for kind in found.kinds)):
+        table.add_column(column, justify="right")
+    for row in found.rows:
+        table.add_row(
+            row.method,
+            _shown(row.accuracy),
+            _shown(row.over_baseline),
+            *(f"{like:.2f}, peak {peak:.1f}" for like, peak in zip(row.likeness, row.peak, strict=True)),
         )
     return table
 

@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 @app.command(rich_help_panel="Control")
 def control(
-    task: Annotated[str, typer.Argument(help="`maze`, `table-top`, `rearrange` or `tidy`.")],
+    task: Annotated[str, typer.Argument(help="`maze`, `table-top`, `rearrange`, `tidy` or `didactic`.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results. The same command again goes on there.")],
     option: Annotated[
         list[str] | None,

@@ -14,7 +14,7 @@ from .line import Line
 
 SETTINGS = ControlSettings(
     task="line",
-    rows=("oracle none", "btl spo", "vpl spo"),
+    rows=("oracle none", "bayes none", "btl spo", "vpl spo"),
     seeds=2,
     steps=1000,
     sets=300,
@@ -44,6 +44,8 @@ def test_who_is_known_is_served_and_one_reward_for_all_goes_nowhere(ran):
         rows["vpl spo"].success.overall.estimate - rows["btl spo"].success.overall.estimate
     )
     assert methods["oracle"].accuracy.estimate == 1
+    # Users of the line are opposites: any pair but a tie gives a user away, and the oracle's policy serves them.
+    assert rows["bayes none"].success.overall.estimate == rows["oracle none"].success.overall.estimate
     assert methods["vpl"].accuracy.estimate > 0.9 > 0.7 > methods["btl"].accuracy.estimate
 
 
@@ -57,11 +59,11 @@ def test_all_is_kept_as_json_and_pictures(ran):
     found, out, said = ran
     kept = json.loads((out / "control.json").read_text())
     assert kept["settings"]["rows"] == list(SETTINGS.rows)
-    assert kept["rows"][2]["success"]["overall"]["estimate"] == found.rows[2].success.overall.estimate
+    assert kept["rows"][3]["success"]["overall"]["estimate"] == found.rows[3].success.overall.estimate
     assert (out / "success.png").read_bytes()[:4] == b"\x89PNG"
     assert (row_folder(out, 1, "vpl spo") / "policy.safetensors").is_file()
     assert not list(out.rglob("training.safetensors"))
-    assert sum("success" in each for each in said) == 6
+    assert sum("success" in each for each in said) == 8
 
 
 def test_the_same_command_goes_on_from_what_is_there(ran):
@@ -76,7 +78,7 @@ def test_the_same_command_goes_on_from_what_is_there(ran):
     ]
     after = json.loads(path.read_text())
     assert after["success"] == before["success"]
-    assert again.rows[2].success == found.rows[2].success
+    assert again.rows[3].success == found.rows[3].success
 
 
 def test_a_folder_of_other_settings_is_not_mixed_with_these(ran):

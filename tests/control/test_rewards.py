@@ -96,9 +96,9 @@ def test_the_oracle_is_always_right(sets: Sets, line: ndarray):
 
 
 def test_an_unknown_method_is_named(sets: Sets):
-    with pytest.raises(ConfigError, match=r'unknown method "gp"; known: oracle, btl'):
+    with pytest.raises(ConfigError, match=r'unknown method "gp"; known: oracle, bayes, btl'):
         fit_reward("gp", TwoEnds(), sets)
-    assert len(METHODS) == 5
+    assert len(METHODS) == 6
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 3.0, 40.0]))

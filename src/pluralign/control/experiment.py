@@ -25,7 +25,7 @@ from pluralign.control.figures import draw_control, map_of
 from pluralign.control.iql import OnStep, Policy, train_iql
 from pluralign.control.noise import noise_curve
 from pluralign.control.preferences import Sets, draw_sets
-from pluralign.control.results import BASELINE, PERSONAL, ControlResult, gather, row_folder, seed_folder
+from pluralign.control.results import BASELINE, ORACLE, PERSONAL, ControlResult, gather, row_folder, seed_folder
 from pluralign.control.rewards import Personal, Reward, Scaling, batch_norm_denominators, fit_reward, relabel
 from pluralign.control.settings import ControlSettings, make_task, read_row
 from pluralign.control.tasks import Offline, Steered
@@ -205,18 +205,7 @@ def _run_row(
     if settings.policy == "plan":
         found |= _planned(task, fitted, z, kind, scaling)
     else:
-        table = relabel(
-            fitted,
-            met.offline.after,
-            scaling=scaling,
-            draws=settings.draws,
-            comparators=settings.comparators,
-            seed=seed,
-        )
-        data = with_features(task, met.offline) if settings.features else met.offline
-        policy = train_iql(data, table, settings.iql_settings(), seed=seed, checkpoint=folder, on_step=on_step)
-        policy.save(folder)
-        (folder / "training.safetensors").unlink(missing_ok=True)
+        policy = _learn(task, settings, seed, met, fitted, scaling, folder, on_step)
         found |= _served(
             task, Featured(policy=policy, task=task) if settings.features else policy, z, kind, fitted, seed
         )
@@ -226,6 +215,35 @@ def _run_row(
     found["seconds"] = time.process_time() - began
     write_json(folder / "result.json", found)
     return found
+
+
+def _learn(
+    task: Steered,
+    settings: ControlSettings,
+    seed: int,
+    met: Met,
+    fitted: Reward,
+    scaling: Scaling,
+    folder: Path,
+    on_step: OnStep | None,
+) -> Policy:
+    """Learn a policy and keep it; `bayes` acts by the oracle's, if there is one, and only guesses what to tell it."""
+    oracles = folder.with_name(f"{ORACLE}-{scaling}")
+    if fitted.name == "bayes" and (oracles / "result.json").is_file():
+        return Policy.load(oracles)
+    table = relabel(
+        fitted,
+        met.offline.after,
+        scaling=scaling,
+        draws=settings.draws,
+        comparators=settings.comparators,
+        seed=seed,
+    )
+    data = with_features(task, met.offline) if settings.features else met.offline
+    policy = train_iql(data, table, settings.iql_settings(), seed=seed, checkpoint=folder, on_step=on_step)
+    policy.save(folder)
+    (folder / "training.safetensors").unlink(missing_ok=True)
+    return policy
 
 
 def _served(task: Steered, policy: Acts, z: np.ndarray, kind: np.ndarray, fitted: Reward, seed: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.special import expit
 from torch import Tensor
 
+from pluralign.control.bayes import kinds_posterior
 from pluralign.control.preferences import Sets
 from pluralign.control.tasks import Task
 from pluralign.errors import ConfigError
@@ -47,7 +48,7 @@ from pluralign.users import Distribution, Latent, Pooled
 from pluralign.users.latent import Gaussians
 from pluralign.users.model import predict_decisions
 
-Method = Literal["oracle", "btl", "dpl-mean-variance", "dpl-categorical", "vpl"]
+Method = Literal["oracle", "bayes", "btl", "dpl-mean-variance", "dpl-categorical", "vpl"]
 Scaling = Literal["none", "spo", "spo-released", "max-norm", "batch-norm"]
 Pool = Literal["prior", "posterior", "both"]
 
@@ -95,13 +96,22 @@ class Reward(Protocol):
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Oracle:
-    """The true reward, and the kind of every user known: z is what the task's `goals` say of a kind.
+    """The true reward, and the kind of every user: z is what the task's `goals` say of a kind.
 
     Its predictions are right or wrong; their probabilities are those of a logit that true users do not follow.
+
+    Attributes:
+        task: Whose rewards.
+        told: Whether it is told the kind of every user. If not, it takes the most probable one after the user's
+            comparisons, all kinds being known: what those comparisons can say at best.
     """
 
     task: Task
-    name: str = "oracle"
+    told: bool = True
+
+    @property
+    def name(self) -> str:
+        return "oracle" if self.told else "bayes"
 
     @property
     def latent_dim(self) -> int:
@@ -115,7 +125,8 @@ class Oracle:
         return self.task.goals()[np.random.default_rng(seed).permutation(np.arange(n) % len(self.task.users))]
 
     def place(self, sets: Sets) -> Float[ndarray, "users latent"]:
-        return self.task.goals()[sets.kind]
+        kind = sets.kind if self.told else kinds_posterior(self.task, sets).probability.argmax(1)
+        return self.task.goals()[kind]
 
     def unknown(self) -> Float[ndarray, " latent"]:
         return self.task.goals().mean(0)
@@ -332,8 +343,8 @@ def fit_reward(
     Raises:
         ConfigError: A method that is not known.
     """
-    if method == "oracle":
-        return Oracle(task=task)
+    if method in ("oracle", "bayes"):
+        return Oracle(task=task, told=method == "oracle")
     if method == "btl":
         return Shared(name=method, model=fit_pooled(sets.design, ridge=ridge)[0], features=task.features)
     if method in ("dpl-mean-variance", "dpl-categorical"):

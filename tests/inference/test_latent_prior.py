@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluralign.inference.latent_prior import Message, condition, divergence, message_of
+from pluralign.inference.latent_prior import Message, condition, divergence, fit_prior, message_of
 from pluralign.users.latent import Gaussians
 
 
@@ -82,3 +82,34 @@ def test_the_message_can_be_read_off_the_posterior(seed, components):
     back = message_of(prior, condition(prior, message))
     torch.testing.assert_close(back.linear, message.linear, atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(back.precision, message.precision, atol=1e-8, rtol=1e-8)
+
+
+def test_the_prior_of_users_who_are_known_for_sure_is_their_mean_and_variance():
+    at = torch.tensor([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]).double()
+    sure = torch.full_like(at, 1e9)
+    found = fit_prior(Message(sure * at, sure), 1)
+    assert found.log_weight.tolist() == [[0.0]]
+    torch.testing.assert_close(found.mean[0, 0], torch.tensor([2.0, 2.0]).double(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.log_variance.exp()[0, 0], torch.tensor([8 / 3, 2.0]).double(), rtol=0, atol=1e-3)
+
+
+def test_kinds_of_users_are_found_in_what_little_each_of_them_says():
+    g = torch.Generator().manual_seed(0)
+    centers = torch.tensor([[-2.0, 0.0], [2.0, 1.0], [0.0, -3.0]]).double()
+    kind = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 3000, replacement=True, generator=g)
+    z = centers[kind] + 0.4 * torch.randn(3000, 2, generator=g, dtype=torch.float64)
+    precision = torch.full_like(z, 4.0)  # each is seen with an error of 0.5 in each dimension
+    message = Message(precision * (z + torch.randn(3000, 2, generator=g, dtype=torch.float64) / 2), precision)
+    found = fit_prior(message, 3)
+    order = found.log_weight[0].argsort(descending=True)
+    torch.testing.assert_close(found.mean[0, order], centers, rtol=0, atol=0.1)
+    torch.testing.assert_close(
+        found.log_weight.exp()[0, order], torch.tensor([0.5, 0.3, 0.2]).double(), rtol=0, atol=0.03
+    )
+    torch.testing.assert_close(found.log_variance.exp(), torch.full((1, 3, 2), 0.16).double(), rtol=0, atol=0.06)
+
+
+def test_users_who_say_nothing_leave_a_prior_that_is_finite():
+    nothing = torch.zeros(5, 2, dtype=torch.float64)
+    for components in (1, 3):
+        assert all(part.isfinite().all() for part in fit_prior(Message(nothing, nothing), components))

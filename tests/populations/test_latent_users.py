@@ -1,34 +1,51 @@
-"""Latent users on Pets, against the oracle and the user-blind ceilings."""
+"""Latent users on Pets and on the didactic example, against the oracle and whoever does not know the user."""
 
 import numpy as np
 import pytest
 import torch
 
 from pluralign.evaluation import mean_interval
-from pluralign.features import Design
+from pluralign.features import Design, encode, fit_encoder, make_encoder
 from pluralign.inference.adapt import adapt
 from pluralign.inference.latent import LatentFit, fit_latent
 from pluralign.inference.latent_elbo import LatentSettings
 from pluralign.inference.pooled import fit_pooled
-from pluralign.populations import Pets, flip_labels, simulate_pets
+from pluralign.populations import Pets, flip_labels, simulate_didactic, simulate_pets
 
 RIDGE = 0.06  # what cross-validation takes here
 KNOWN, NEW = 100, 200  # 4,000 training rows, as many as the paper has
 
 
-class Cast:
-    """Pets by their animals: latent users fitted to some, others placed by a few divergent pairs."""
+def few_kinds(kinds: int, latent_dim: int, seed: int) -> LatentSettings:
+    """What the documentation recommends where users are of a few kinds."""
+    return LatentSettings(
+        latent_dim=latent_dim, width=latent_dim, form="linear", prior="mixture", components=kinds, seed=seed
+    )
 
-    def __init__(self, seed: int, *, upsampled: bool = False) -> None:
+
+class Cast:
+    """Pets: latent users fitted to some, others placed by a few divergent pairs.
+
+    By their animals, or by the sentences (`words`), whose ridge is then chosen.
+    """
+
+    def __init__(self, seed: int, *, upsampled: bool = False, words: bool = False) -> None:
         pets: Pets = simulate_pets(n_users=KNOWN + NEW, train_per_user=40, test_per_user=20, seed=seed)
         self.pets = pets.upsampled() if upsampled else pets
         table = self.pets.comparisons
         train = table.take(self.pets.rows("train"))
         self.train = train.take(np.flatnonzero(train.user < KNOWN))
         self.features = torch.as_tensor(self.pets.features).float()
-        self.pooled = fit_pooled(self.design(self.train), ridge=RIDGE)[0]
+        if words:
+            raw = torch.as_tensor(encode(table, fit_encoder(make_encoder("tfidf"), self.train)))
+            self.features = raw - raw.mean(0)
+        self.pooled, report = fit_pooled(self.design(self.train), ridge=None if words else RIDGE)
+        self.ridge = report.ridge
         self.found: LatentFit = fit_latent(
-            self.design(self.train), LatentSettings(latent_dim=2, seed=seed), ridge=RIDGE, start=self.pooled.theta
+            self.design(self.train),
+            few_kinds(2, 2, seed) if words else LatentSettings(latent_dim=2, seed=seed),
+            ridge=self.ridge,
+            start=self.pooled.theta,
         )
         self.test, self.divergent, self.asked, self.agreed = (
             self.new(self.pets.rows("test")),
@@ -56,7 +73,7 @@ class Cast:
         right = np.empty(len(kind))
         for k in (0, 1):
             own = self.train.take(np.flatnonzero(self.pets.kind[self.train.user] == k))
-            right[kind == k] = fit_pooled(self.design(own), ridge=RIDGE)[0].predict(test).correct[kind == k]
+            right[kind == k] = fit_pooled(self.design(own), ridge=self.ridge)[0].predict(test).correct[kind == k]
         return float(right.mean())
 
 
@@ -76,6 +93,34 @@ def test_pets_two_informative_pairs_are_as_good_as_knowing_the_kind(whole_runs, 
     for m in (2, 4):
         assert cast.accuracy(first(cast.asked, m)).low >= 0.98 * best
     assert cast.accuracy(first(cast.asked, 0)).estimate == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", range(3))
+def test_pets_in_words_two_informative_pairs_are_as_good_as_knowing_the_kind(whole_runs, seed):
+    cast = Cast(seed, words=True)
+    best = cast.oracle()
+    assert best > 0.98
+    for m in (2, 4):
+        found = cast.accuracy(first(cast.asked, m))
+        print(f"seed {seed}, {m} pairs: {found}, oracle {best}")
+        assert found.low >= 0.98 * best
+    assert cast.accuracy().estimate == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("seed", range(3))
+def test_didactic_the_modes_are_recovered_nearly_as_by_who_knows_them(whole_runs, seed):
+    example = simulate_didactic(n_users=200, comparisons_per_user=60, seed=seed)
+    design = example.design
+    known = torch.stack([fit_pooled(example.of_mode(k), ridge=0.1)[0].theta for k in range(4)])
+    best = example.recovery_error((known @ design.features.T).numpy()[example.population.tastes.cluster]).mean()
+    blind = example.recovery_error((design.features @ fit_pooled(design, ridge=0.1)[0].theta).numpy()).mean()
+    found = fit_latent(design, few_kinds(4, 3, seed), ridge=0.1)
+    error = example.recovery_error(example.user_rewards(found.model))
+    print(f"seed {seed}: oracle {best:.3f}, blind {blind:.3f}, found {error.mean():.3f}, median {np.median(error):.3f}")
+    assert error.mean() < best + 0.1
+    assert blind - error.mean() > 0.9 * (blind - best)
 
 
 @pytest.mark.study

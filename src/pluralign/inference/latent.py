@@ -4,9 +4,9 @@ A fit goes in four steps. A share of the sources is held out. The directions in 
 of a `basis` of rank `latent_dim`, where a guided decoder begins, and the users' strongest score directions beside them
 (`score_directions`). Everything after works in these coordinates, whatever the number of features: each item is
 embedded once for the whole fit. How many of the basis' directions are worth having, and at what size, is decided by the
-held-out sources before any training; the nets are trained with early stopping on the same sources, whose users are
-training users. Test rows are never seen. Then all rows are fitted again for as many optimizer steps, and every user is
-placed by all of their comparisons.
+held-out sources before any training (a learned prior is fitted to the users at each size, by EM); the nets are trained
+with early stopping on the same sources, whose users are training users. Test rows are never seen. Then all rows are
+fitted again for as many optimizer steps, and every user is placed by all of their comparisons.
 
 Where the held-out sources do not show that z predicts better than the pooled model does, beyond one standard error, the
 pooled model is returned in the same shape (`fall_back`): no personalisation is a candidate here as on every rung.
@@ -35,9 +35,10 @@ from pluralign.inference.latent_elbo import (
     without_z,
 )
 from pluralign.inference.latent_encoder import place_latent
+from pluralign.inference.latent_prior import fit_prior, message_of
 from pluralign.likelihoods import Logit
 from pluralign.users.heads import Pooled
-from pluralign.users.latent import N_REFERENCES, Latent, require_pairs
+from pluralign.users.latent import N_REFERENCES, Gaussians, Latent, require_pairs
 
 _SCALES = (0.25, 0.5, 0.71, 1.0, 1.41)  # of the linear part at the start, as the basis has it
 _START_USERS = 1500  # where a guided fit begins is found with so many users, at random if there are more
@@ -104,10 +105,13 @@ def fit_latent(
         ]
         some = _some_users(held, settings.seed)
         context, seen = part.take(some[part.user]), held.take(some[held.user])
-        scale = max(
-            tried, key=lambda by: mean_log_prob(place_latent(_scaled(fresh, by), context).predict(seen, draws=16))
-        )
-    trained, looks = train(_scaled(fresh, scale), part, settings, held=held)
+
+        def told(by: tuple[float, ...]) -> float:
+            begun = _scaled(fresh, by, context, settings)
+            return mean_log_prob(place_latent(begun, context).predict(seen, draws=16))
+
+        scale = max(tried, key=told)
+    trained, looks = train(_scaled(fresh, scale, part, settings), part, settings, held=held)
     placed = place_latent(trained, part)
     steps = looks[best_look(looks)].step
     users = design.user.unique()
@@ -171,13 +175,24 @@ def _settled(
     fresh = _begin(design, settings, ridges, theta)
     if steps is None:
         return place_latent(without_z(fresh, theta), design)
-    return place_latent(train(_scaled(fresh, scale), design, settings, steps=steps)[0], design)
+    return place_latent(train(_scaled(fresh, scale, design, settings), design, settings, steps=steps)[0], design)
 
 
-def _scaled(model: Latent, by: tuple[float, ...]) -> Latent:
-    """Users that differ so much more along each dimension of the linear part."""
+def _scaled(model: Latent, by: tuple[float, ...], design: Design, settings: LatentSettings) -> Latent:
+    """Users that differ so much more along each dimension of the linear part; a learned prior begins at theirs."""
     taste = model.decoder["taste"]
-    return replace(model, decoder={**model.decoder, "taste": taste * taste.new_tensor(by)})
+    model = replace(model, decoder={**model.decoder, "taste": taste * taste.new_tensor(by)})
+    if not settings.guided or settings.prior == "normal":
+        return model
+    posterior = place_latent(model, design).posterior
+    message = message_of(model.prior, Gaussians(*(part[design.user.unique()] for part in posterior)))
+    prior = fit_prior(message, len(model.prior_log_weight), seed=settings.seed)
+    return replace(
+        model,
+        prior_log_weight=prior.log_weight[0],
+        prior_mean=prior.mean[0],
+        prior_log_variance=prior.log_variance[0],
+    )
 
 
 def _some_users(design: Design, seed: int) -> Bool[Tensor, " users"]:

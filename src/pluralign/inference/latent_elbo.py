@@ -48,7 +48,8 @@ class LatentSettings:
     Attributes:
         latent_dim: Numbers that describe a user.
         form: Decoder ("linear", "scalar", "pairwise").
-        prior: "normal" is N(0, I); "diagonal" learns mean and variances; "mixture" learns `components` of them.
+        prior: "normal" is N(0, I); "diagonal" learns mean and variances; "mixture" learns `components` of them, for
+            users of a few kinds.
         components: Of the mixture.
         pooling: How the encoder pools comparisons.
         inputs: What it reads of each.

@@ -12,12 +12,17 @@ also where both are mixtures. With one component it is the usual sum over dimens
 (log(prior variance / variance) + (variance + (mean - prior mean)^2) / prior variance - 1) / 2.
 """
 
+import math
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pluralign.users.latent import Gaussians
+
+_N_ITERATIONS = 100
+_LEAST_VARIANCE = 1e-2  # of a component: users of one kind are not the same user
 
 
 class Message(NamedTuple):
@@ -61,3 +66,50 @@ def message_of(prior: Gaussians, posterior: Gaussians) -> Message:
     """The message that made the prior into each user's posterior: the inverse of `condition`."""
     own, found = (-prior.log_variance[:, 0]).exp(), (-posterior.log_variance[:, 0]).exp()
     return Message(found * posterior.mean[:, 0] - own * prior.mean[:, 0], found - own)
+
+
+def fit_prior(message: Message, components: int, *, n_starts: int = 8, seed: int = 0) -> Gaussians:
+    """The mixture under which the messages of some users are likeliest, by EM: a mixture of one user.
+
+    Messages are likelihoods, so that users of whom little is known say little about the prior. Of several starts, each
+    at users' means drawn far from one another as in k-means++, the likeliest is kept.
+
+    Args:
+        message: Of every user, (users, latent).
+        components: Of the mixture; 1 is a diagonal Gaussian.
+        n_starts: Random starts; one component needs no more than one.
+        seed: Of the starts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    zeros = torch.zeros_like(message.linear[:1, None])
+    middle = condition(Gaussians(zeros[..., 0], zeros, zeros), message).mean[:, 0]
+    found = []
+    for _ in range(n_starts if components > 1 else 1):
+        prior = _spread_out(middle, components, generator)
+        evidence = -math.inf
+        for _ in range(_N_ITERATIONS):
+            users, log_z = _condition(prior, message)
+            before, evidence = evidence, float((prior.log_weight + log_z.sum(2)).logsumexp(1).sum())
+            if evidence - before < 1e-6 * abs(evidence):
+                break
+            weight = users.log_weight.exp()
+            total = weight.sum(0).clamp(min=1e-6)[:, None]
+            mean = (weight[..., None] * users.mean).sum(0) / total
+            second = users.log_variance.exp() + (users.mean - mean) ** 2
+            variance = (weight[..., None] * second).sum(0) / total
+            prior = Gaussians(
+                (total[:, 0] / total.sum()).log()[None], mean[None], variance.clamp(min=_LEAST_VARIANCE).log()[None]
+            )
+        found.append((evidence, prior))
+    return max(found, key=lambda each: each[0])[1]
+
+
+def _spread_out(mean: Float[Tensor, "users latent"], components: int, generator: torch.Generator) -> Gaussians:
+    """Components at users drawn with a chance in proportion to the squared distance from those already drawn."""
+    at = mean[torch.randint(len(mean), (1,), generator=generator)]
+    for _ in range(1, components):
+        away = torch.cdist(mean, at).amin(1).square().double().cpu() + 1e-9
+        at = torch.cat([at, mean[torch.multinomial(away, 1, generator=generator)]])
+    variance = mean.var(0, unbiased=False).clamp(min=_LEAST_VARIANCE) / components
+    log_weight = at.new_full((1, components), -math.log(components))
+    return Gaussians(log_weight, at[None], variance.log().expand_as(at)[None])

@@ -58,6 +58,7 @@ POOLS: tuple[Pool, ...] = get_args(Pool)
 ACTIVE = 0.02  # nats
 _STEP = 0.5  # of the grid on which win rates are tabulated: an error of h^4 / 384 max |s''''| = 2e-5
 _BLOCK = 2**20
+_PASSES = 100  # over the comparisons, in a fit of DPL: labels without noise let it creep on for hundreds
 
 
 @runtime_checkable
@@ -348,7 +349,7 @@ def fit_reward(
     if method == "btl":
         return Shared(name=method, model=fit_pooled(sets.design, ridge=ridge)[0], features=task.features)
     if method in ("dpl-mean-variance", "dpl-categorical"):
-        model = fit_dpl(sets.design, method.removeprefix("dpl-"), ridge=ridge, seed=seed)[0]
+        model = fit_dpl(sets.design, method.removeprefix("dpl-"), ridge=ridge, seed=seed, max_passes=_PASSES)[0]
         return Shared(name=method, model=model, features=task.features, sampled=sampled, seed=seed)
     if method == "vpl":
         fit = fit_latent(_design(sets), settings or control_settings(seed=seed))

@@ -157,13 +157,13 @@ def _curves(task: Steered, settings: ControlSettings, seed: int, met: Met, fitte
     """What asking well saves, and what wrong answers do, for new users; both with figures."""
     folder = seed_folder(out, seed)
     row = next((row for row in settings.rows if read_row(row) == (PERSONAL, "spo")), None)
+    acts = None
+    if row is not None and settings.policy == "iql":
+        acts = _acts(task, settings, Policy.load(row_folder(out, seed, row)))
 
     def success(z: np.ndarray, kind: np.ndarray) -> np.ndarray:
-        if settings.policy == "plan":
+        if acts is None:
             return np.asarray(_planned(task, fitted, z, kind, "spo")["success"])
-        assert row is not None
-        policy = Policy.load(row_folder(out, seed, row))
-        acts = Featured(policy=policy, task=task) if settings.features else policy
         return success_rates(task, acts, z, kind, seed=seed).success.astype(np.float64)
 
     some = np.random.default_rng(seed).permutation(len(met.offline.after))[:_ASKED]
@@ -206,9 +206,7 @@ def _run_row(
         found |= _planned(task, fitted, z, kind, scaling)
     else:
         policy = _learn(task, settings, seed, met, fitted, scaling, folder, on_step)
-        found |= _served(
-            task, Featured(policy=policy, task=task) if settings.features else policy, z, kind, fitted, seed
-        )
+        found |= _served(task, _acts(task, settings, policy), z, kind, fitted, seed)
     if scaling == "batch-norm":
         some = met.offline.after[: settings.comparators]
         found["denominators"] = batch_norm_denominators(fitted.reward(fitted.sees(some), z))
@@ -244,6 +242,11 @@ def _learn(
     policy.save(folder)
     (folder / "training.safetensors").unlink(missing_ok=True)
     return policy
+
+
+def _acts(task: Steered, settings: ControlSettings, policy: Policy) -> Acts:
+    """The policy as it acts on plain observations."""
+    return Featured(policy=policy, task=task) if settings.features else policy
 
 
 def _served(task: Steered, policy: Acts, z: np.ndarray, kind: np.ndarray, fitted: Reward, seed: int) -> dict[str, Any]:

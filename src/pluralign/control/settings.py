@@ -52,7 +52,6 @@ class ControlSettings:
         pairs: Comparisons of each, and of each test user.
         users: Test users, of every kind in turn; each has one episode.
         targets: Other comparisons of each, by which accuracy is measured.
-        dpl_ridge: Prior precision of DPL's weights; None chooses it by cross-validation, which is twenty fits.
         draws: Latents in the pool that a policy learns from.
         pool: Where they are drawn from: the "prior", as in the paper, the training users' "posterior", or "both".
         comparators: States with which a scaling compares.
@@ -73,7 +72,6 @@ class ControlSettings:
     pairs: int = 8
     users: int = 100
     targets: int = 16
-    dpl_ridge: float | None = 1.0
     draws: int = 128
     pool: Pool = "both"
     comparators: int = 1000

@@ -97,7 +97,7 @@ def gather(kinds: tuple[str, ...], settings: ControlSettings, out: Path) -> Cont
     methods = list(dict.fromkeys(read_row(row)[0] for row in settings.rows))
     fits = {method: [_read(seed_folder(out, seed) / f"{method}.json") for seed in seeds] for method in methods}
     predicted = {
-        method: combine_seeds([_predictions(each["predicted"], n * settings.users) for n, each in enumerate(found)])
+        method: combine_seeds([_predictions(each["predicted"], n, settings.users) for n, each in enumerate(found)])
         for method, found in fits.items()
     }
     runs = {
@@ -111,6 +111,7 @@ def gather(kinds: tuple[str, ...], settings: ControlSettings, out: Path) -> Cont
         ]
         for row, found in kept.items()
     }
+    cluster = "both" if settings.seeds > 1 else "user"
     success = {row: success_interval(each, kinds) for row, each in runs.items()}
     baseline = next((row for row in settings.rows if read_row(row)[0] == BASELINE), None)
     oracle = next((success[row] for row in settings.rows if read_row(row)[0] == ORACLE), None)
@@ -120,10 +121,10 @@ def gather(kinds: tuple[str, ...], settings: ControlSettings, out: Path) -> Cont
         methods=tuple(
             MethodResult(
                 method=method,
-                accuracy=mean_interval(predicted[method], "accuracy"),
+                accuracy=mean_interval(predicted[method], "accuracy", cluster=cluster),
                 over_baseline=None
                 if method == BASELINE or BASELINE not in predicted
-                else paired_difference(predicted[method], predicted[BASELINE], "accuracy"),
+                else paired_difference(predicted[method], predicted[BASELINE], "accuracy", cluster=cluster),
                 words=tuple(each["words"] for each in fits[method] if each["words"]),
                 seconds=float(np.mean([each["seconds"] for each in fits[method]])),
             )
@@ -148,18 +149,17 @@ def gather(kinds: tuple[str, ...], settings: ControlSettings, out: Path) -> Cont
 
 
 def _mean_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+    """Means over the seeds that have a number: one whose latent has collapsed has none."""
+    names = dict.fromkeys(name for one in each for name in one)
+    return {name: float(np.mean([one[name] for one in each if name in one])) for name in names}
 
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _predictions(columns: Mapping[str, Any], first_user: int) -> Predictions:
-    """As they were kept, users numbered from a first: every seed has users of its own."""
-    whole = ("user", "source")
-    arrays: dict[str, Any] = {
-        name: np.array(each, dtype=np.int32 if name in whole else np.float64) for name, each in columns.items()
-    }
-    arrays["user"] += first_user
-    return Predictions(**arrays)
+def _predictions(columns: Mapping[str, Any], number: int, n_users: int) -> Predictions:
+    """As they were kept, every seed with users of its own; a source is a seed, as of success."""
+    arrays: dict[str, Any] = {name: np.array(each, dtype=np.float64) for name, each in columns.items()}
+    user = np.array(columns["user"], dtype=np.int32) + np.int32(number * n_users)
+    return Predictions(**{**arrays, "user": user, "source": np.full(len(user), number, dtype=np.int32)})

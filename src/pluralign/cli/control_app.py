@@ -28,7 +28,7 @@ def control(
         typer.Option(help="Methods and scalings to compare, comma-separated, as in `--rows 'btl spo,vpl spo'`."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Plan on the reward itself, without a policy: the maze in two minutes.")
+        bool, typer.Option("--plan", help="Plan on the rewards, without a policy: the maze in minutes.")
     ] = False,
     seeds: Annotated[int | None, typer.Option(help="Runs, each with data, fits and policies of its own.")] = None,
     seed: Seed = None,

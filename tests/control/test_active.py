@@ -205,6 +205,7 @@ def test_what_is_not_known_is_said():
 
 
 @pytest.mark.study
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_in_the_maze_q_questions_chosen_are_worth_2q_at_random(seed, whole_runs):
     task = Maze("two")

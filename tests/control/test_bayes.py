@@ -107,8 +107,11 @@ def fitted_success(task, fitted, sets):
 
 
 @pytest.mark.study
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("n_users", "n_pairs", "sizes", "apart"), [(5, 12, (4, 8), 0.06), (100, 20, (8, 16), 0.10)])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("n_users", "n_pairs", "sizes", "apart", "seed"),
+    [*((5, 12, (4, 8), 0.06, seed) for seed in range(3)), (100, 24, (8, 16), 0.10, 0)],  # the last takes ten minutes
+)
 def test_latent_users_of_rearrange_come_near_the_exact_posterior(n_users, n_pairs, sizes, apart, seed, whole_runs):
     task = Rearrange(n_users=n_users, seed=seed)
     made = choice_settings(n_kinds=n_users, seed=seed)

@@ -35,6 +35,7 @@ def test_a_mode_off_the_line_is_refused():
 
 
 @pytest.mark.study
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("whole_runs")
 def test_four_modes_are_recovered_from_16_comparisons_each():
     task, n = Didactic(), 16

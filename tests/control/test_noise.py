@@ -69,6 +69,7 @@ def test_there_must_be_something_to_compare_with(curve):
 
 
 @pytest.mark.study
+@pytest.mark.timeout(900)
 def test_label_noise_in_the_maze(whole_runs):
     task = Maze("two")
     rng = np.random.default_rng(0)

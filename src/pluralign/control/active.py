@@ -34,6 +34,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from pluralign.control.evaluation import as_predictions
 from pluralign.control.preferences import Sets, answer, draw_sets
 from pluralign.control.rewards import Personal
 from pluralign.control.tasks import Task
@@ -331,17 +332,7 @@ class ActiveCurve:
         return figure
 
     def _as_decisions(self, method: str, n: int) -> Predictions:
-        """Success of each user as the probability of being right, so that intervals are those of every other score."""
-        value = self.success[method][self.questions.index(n)]
-        user = np.arange(len(value), dtype=np.int32)
-        return Predictions(
-            chosen=value,
-            best_other=1 - value,
-            outcome=np.ones(len(value)),
-            user=user,
-            source=user,
-            weight=np.ones(len(value)),
-        )
+        return as_predictions(self.success[method][self.questions.index(n)])
 
 
 def active_curve(

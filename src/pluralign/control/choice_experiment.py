@@ -20,6 +20,7 @@ from numpy import ndarray
 from pluralign.control import drawing
 from pluralign.control.bayes import kinds_posterior
 from pluralign.control.choices import Rearrange, Tidy, choice_settings
+from pluralign.control.evaluation import as_predictions
 from pluralign.control.rewards import Personal, fit_reward
 from pluralign.control.settings import read_settings
 from pluralign.errors import ConfigError
@@ -178,6 +179,7 @@ def run_choice(
         seconds.append(time.process_time() - began)
         assert isinstance(personal, Personal)
         words.append(personal.words)
+        users = number * settings.users + np.arange(settings.users, dtype=np.int32)  # every seed has users of its own
         for size in settings.sizes:
             context = replace(
                 test, comparisons=test.comparisons.take(np.flatnonzero(np.arange(settings.users * most) % most < size))
@@ -192,9 +194,8 @@ def run_choice(
             }
             for method, (reward, predicted) in found.items():
                 success = task.choose(reward, test.kind)
-                first_user = number * settings.users  # every seed has users of its own
                 cells.setdefault((method, size), []).append(
-                    (_rates(success, first_user), replace(predicted, user=predicted.user + first_user))
+                    (as_predictions(success, users), replace(predicted, user=predicted.user + users[0]))
                 )
             told = ", ".join(f"{method} {cells[method, size][-1][0].chosen.mean():.3f}" for method in found)
             say(f"seed {seed}: {size} comparisons: right {told}")
@@ -206,19 +207,6 @@ def run_choice(
         bars = {f"{row.method}, {row.context}": row.success for row in result.rows}
         drawing.save(drawing.bars(bars, label="share of choices that are right"), out / "success.png")
     return result
-
-
-def _rates(success: ndarray, first_user: int) -> Predictions:
-    """Success of each user as the probability of being right, so that intervals are those of every other score."""
-    user = np.arange(first_user, first_user + len(success), dtype=np.int32)
-    return Predictions(
-        chosen=success,
-        best_other=1 - success,
-        outcome=np.ones(len(success)),
-        user=user,
-        source=user,
-        weight=np.ones(len(success)),
-    )
 
 
 def _gathered(

@@ -39,9 +39,9 @@ def choice_settings(*, n_kinds: int = 5, seed: int = 0) -> LatentSettings:
     """Settings of latent users of these tasks.
 
     An encoder that has to find everything by itself: orderings are no low-rank normal distribution around a mean, where
-    a guided one begins. Those for few kinds come within .04 of the exact posterior in seconds; those for many, wider and
-    longer, within .04 too with 16 answers of a hundred kinds, in ten minutes. What is held out to stop early is little
-    and is not fitted again.
+    a guided one begins. Those for few kinds come within .04 of the exact posterior in seconds; those for many, wider
+    and longer, too (a hundred kinds, 16 answers), in ten minutes. What is held out to stop early is little and is not
+    fitted again.
 
     Args:
         n_kinds: Kinds of users that there may be, roughly.

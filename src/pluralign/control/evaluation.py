@@ -233,18 +233,36 @@ def _mean(runs: Sequence[Run], level: float) -> Interval:
     return mean_interval(_episodes(runs), "probability", cluster=_cluster(runs), level=level)
 
 
+def as_predictions(
+    success: Float[ndarray, " users"] | Bool[ndarray, " users"],
+    user: Int[ndarray, " users"] | None = None,
+    *,
+    source: Int[ndarray, " users"] | None = None,
+) -> Predictions:
+    """Success of each user as the probability of what is right, so that intervals are those of every other score.
+
+    Args:
+        success: Of each, from 0 to 1.
+        user: Their numbers; None counts from 0.
+        source: What else episodes have in common, a training; None means nothing but the user.
+    """
+    chosen = np.asarray(success, dtype=np.float64)
+    user = np.asarray(np.arange(len(chosen)) if user is None else user, dtype=np.int32)
+    return Predictions(
+        chosen=chosen,
+        best_other=1 - chosen,
+        outcome=np.ones(len(chosen)),
+        user=user,
+        source=user if source is None else np.asarray(source, dtype=np.int32),
+        weight=np.ones(len(chosen)),
+    )
+
+
 def _episodes(runs: Sequence[Run]) -> Predictions:
-    """Success as the probability given to what is right; a source is a training."""
+    """All episodes; a source is a training."""
     return combine_seeds(
         [
-            Predictions(
-                chosen=run.success.astype(np.float64),
-                best_other=1 - run.success.astype(np.float64),
-                outcome=np.ones(len(run.success)),
-                user=run.user.astype(np.int32),
-                source=np.full(len(run.success), number, dtype=np.int32),
-                weight=np.ones(len(run.success)),
-            )
+            as_predictions(run.success, run.user, source=np.full(len(run.success), number))
             for number, run in enumerate(runs)
         ]
     )

@@ -20,7 +20,7 @@ encoder at Newton steps towards its posterior.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,9 +31,9 @@ from pluralign.errors import ConfigError
 from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.latent_encoder import Comparisons, Panel, place_latent, read
-from pluralign.inference.latent_prior import condition, divergence, message_of
+from pluralign.inference.latent_prior import Message, condition, divergence, message_of
 from pluralign.likelihoods import Logit
-from pluralign.users.latent import FORMS, N_REFERENCES, Form, Inputs, Latent, Pooling, decode, embed
+from pluralign.users.latent import FORMS, N_REFERENCES, Form, Gaussians, Inputs, Latent, Pooling, decode, embed
 
 Prior = Literal["normal", "diagonal", "mixture"]
 Bound = Literal["elbo", "predictive"]
@@ -260,6 +260,51 @@ def split_contexts(own: Comparisons, generator: torch.Generator) -> tuple[Compar
     return own.take(within), own.take(~within)
 
 
+class Explained(NamedTuple):
+    """Targets under what contexts say of their users.
+
+    Attributes:
+        log_prob: The first term of the bound, E log P or log E P, (targets,).
+        margin: Mean margin over the draws of z, (targets,).
+        message: Of every user's context.
+        posterior: Of every user.
+    """
+
+    log_prob: Float[Tensor, " targets"]
+    margin: Float[Tensor, " targets"]
+    message: Message
+    posterior: Gaussians
+
+
+def explain(
+    model: Latent,
+    items: Float[Tensor, "items width1"],
+    context: Comparisons,
+    targets: Comparisons,
+    noise: Float[Tensor, "users 1 draws latent"],
+    bound: Bound,
+) -> Explained:
+    """Read contexts and predict targets.
+
+    Args:
+        model: Encoder and decoder.
+        items: What contexts and targets index (`Latent.items`).
+        context: What is read of every user; without any, the posterior is the prior.
+        targets: What is predicted; its owners are the users of `context`.
+        noise: Draws from N(0, I), the same for every component of the prior.
+        bound: "elbo" or "predictive".
+    """
+    message = read(model, items, context)
+    found = condition(model.prior, message)
+    z, log_weight = found.draw(noise)
+    rows = embed(model.decoder, model.form, items, targets.chosen, targets.rejected)
+    margin = decode(model.decoder, model.form, rows, z, targets.owner[targets.decisions.index])
+    log_prob = Logit().log_prob(margin, targets.decisions)
+    each = log_weight[targets.owner]
+    explained = (log_prob + each).logsumexp(1) if bound == "predictive" else (log_prob * each.exp()).sum(1)
+    return Explained(explained, (margin * each.exp()[targets.decisions.index]).sum(1), message, found)
+
+
 def negative_bound(
     model: Latent,
     items: Float[Tensor, "items width1"],
@@ -270,27 +315,19 @@ def negative_bound(
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
     """Minus the bound, a mean over the targets, with its guidance."""
-    message = read(model, items, context)
-    found = condition(model.prior, message)
     shape = (context.n_users, 1, settings.draws, model.latent_dim)
-    noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(found.mean)
-    z, log_weight = found.draw(noise)
-    rows = embed(model.decoder, model.form, items, targets.chosen, targets.rejected)
-    margin = decode(model.decoder, model.form, rows, z, targets.owner[targets.decisions.index])
-    log_prob = Logit().log_prob(margin, targets.decisions)
-    each = log_weight[targets.owner]
-    predictive = settings.bound == "predictive"
-    explained = (log_prob + each).logsumexp(1) if predictive else (log_prob * each.exp()).sum(1)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(items)
+    said = explain(model, items, context, targets, noise, settings.bound)
     total = targets.weight.sum().clamp(min=1e-12)
-    loss = -(explained * targets.weight).sum() / total
+    loss = -(said.log_prob * targets.weight).sum() / total
     if weight:
-        kl, parts = divergence(model.prior, message)
+        kl, parts = divergence(model.prior, said.message)
         if settings.free_bits:
             kl = parts.mean(0).clamp(min=settings.free_bits).sum() * len(kl)
         loss = loss + weight * kl.sum() / total
     if settings.swap_weight:
         other = condition(model.prior, read(model, items, context.swapped())).center
-        apart = torch.nn.functional.cosine_similarity(found.center, other, dim=1)
+        apart = torch.nn.functional.cosine_similarity(said.posterior.center, other, dim=1)
         loss = loss + settings.swap_weight * (1 + apart).mean()
     return loss
 

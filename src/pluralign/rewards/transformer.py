@@ -103,26 +103,11 @@ class TransformerReward:
         """
         if not len(prompts) == len(responses) == len(users):
             raise DataError(f"{len(prompts)} prompts, {len(responses)} responses and {len(users)} users were given")
-        number: dict[tuple[str, str], int] = {}
-        item = [number.setdefault(each, len(number)) for each in zip(prompts, responses, strict=True)]
-        place: dict[str, int] = {}
-        prompt = [place.setdefault(asked, len(place)) for asked, _ in number]
-        asked_ids = [prompt_ids(self.tokenizer, _read(asked)) for asked in place]
-        said_ids = [response_ids(self.tokenizer, *_read_pair(asked, said)) for asked, said in number]
-        limits = (self.max_prompt, self.max_response)
-        cut = [
-            sum(limit is not None and len(ids) > limit for ids in lists)
-            for limit, lists in zip(limits, (asked_ids, said_ids), strict=True)
-        ]
-        if any(cut):
-            logger.warning("%d prompts lost their beginning and %d responses their end", *cut)
-        texts = Texts(
-            Ragged.of(shorten_prompt(ids, self.max_prompt, self.tokenizer) for ids in asked_ids),
-            Ragged.of(ids[: self.max_response] for ids in said_ids),
-            np.array(prompt, dtype=np.int64),
+        texts, item = read_texts(
+            self.tokenizer, prompts, responses, max_prompt=self.max_prompt, max_response=self.max_response
         )
         whose = self.user_index(users).numpy()
-        return self.rewards(texts, np.array(item, dtype=np.int64), whose, batch_size=batch_size, progress=progress)
+        return self.rewards(texts, item, whose, batch_size=batch_size, progress=progress)
 
     def predict(
         self, comparisons: Comparisons, *, unknown: bool = False, batch_size: int = 16, progress: bool = False
@@ -222,6 +207,40 @@ class TransformerReward:
                 raise CacheError(f"{folder} holds no whole reward model: there is no {part}")
         limits = json.loads((folder / LIMITS).read_text(encoding="utf-8"))
         return cls(model=model.to(pick_device(device)), tokenizer=load_tokenizer(folder / TOKENIZER), **limits)
+
+
+def read_texts(
+    tokenizer: Any,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    max_prompt: int | None,
+    max_response: int | None,
+) -> tuple[Texts, Int[np.ndarray, " n"]]:
+    """Tokenize responses to the prompts beside them, each distinct one once.
+
+    Returns:
+        The distinct texts, and the number of each of those given, (n,).
+    """
+    number: dict[tuple[str, str], int] = {}
+    item = [number.setdefault(each, len(number)) for each in zip(prompts, responses, strict=True)]
+    place: dict[str, int] = {}
+    prompt = [place.setdefault(asked, len(place)) for asked, _ in number]
+    asked_ids = [prompt_ids(tokenizer, _read(asked)) for asked in place]
+    said_ids = [response_ids(tokenizer, *_read_pair(asked, said)) for asked, said in number]
+    limits = (max_prompt, max_response)
+    cut = [
+        sum(limit is not None and len(ids) > limit for ids in lists)
+        for limit, lists in zip(limits, (asked_ids, said_ids), strict=True)
+    ]
+    if any(cut):
+        logger.warning("%d prompts lost their beginning and %d responses their end", *cut)
+    texts = Texts(
+        Ragged.of(shorten_prompt(ids, max_prompt, tokenizer) for ids in asked_ids),
+        Ragged.of(ids[:max_response] for ids in said_ids),
+        np.array(prompt, dtype=np.int64),
+    )
+    return texts, np.array(item, dtype=np.int64)
 
 
 def _read(text: str) -> Any:

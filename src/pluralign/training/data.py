@@ -38,12 +38,14 @@ class Key(NamedTuple):
         personal: Whether it has its user's term.
         generic: Whether it has the generic user's.
         counted: Whether it is part of the loss, or there because its process has nothing else to do.
+        epoch: Epoch in which it is learnt from; None where it is evaluated.
     """
 
     row: int
     personal: bool
     generic: bool
     counted: bool
+    epoch: int | None = None
 
 
 class Pair(NamedTuple):
@@ -186,7 +188,7 @@ class StepSampler(Sampler[list[Key]]):
                 # Every process takes part in every micro-batch; one that has no row reads one that does not count.
                 counted = bool(len(part))
                 yield [
-                    Key(int(row), bool(personal[row]), bool(generic[row]), counted)
+                    Key(int(row), bool(personal[row]), bool(generic[row]), counted, self.epoch)
                     for row in (part if counted else rows[:1])
                 ]
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError, DataError
@@ -180,12 +180,7 @@ def train(
     """
     check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
     trainer = PreferenceTrainer(model, args, settings, train=data, eval=eval, callbacks=callbacks)
-    checkpoints = Path(args.output_dir)
-    note = run_key(model, data, settings, args)
-    with args.main_process_first(desc="looking for a run to go on with"):
-        last = _find_run(checkpoints, note, resume) if args.process_index == 0 else last_checkpoint(checkpoints)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    trainer.accelerator.wait_for_everyone()
+    run(trainer, run_key(model, data, settings, args), resume=resume)
     if args.should_save:
         folder = Path(out)
         model.eval()
@@ -199,6 +194,19 @@ def train(
         write_json(folder / "training.json", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
     return trainer
+
+
+def run(trainer: Trainer, note: dict[str, Any], *, resume: bool = True) -> None:
+    """Train to the end, from the last whole checkpoint of the run that the note describes (`run_key`), if any.
+
+    Raises:
+        ConfigError: The checkpoints' folder holds another run.
+    """
+    args, checkpoints = trainer.args, Path(trainer.args.output_dir)
+    with args.main_process_first(desc="looking for a run to go on with"):
+        last = _find_run(checkpoints, note, resume) if args.process_index == 0 else last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    trainer.accelerator.wait_for_everyone()
 
 
 def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str | Path) -> TrainingArguments:

@@ -99,5 +99,6 @@ def test_settings_that_are_not_accepted():
         ControlSettings(task="table-top", policy="plan")
     with pytest.raises(ConfigError, match='unknown task "mase"'):
         make_task(ControlSettings(task="mase"))
+    assert ControlSettings.of({"task": "ravens"}).task == "table-top"
     with pytest.raises(ConfigError, match="maze does not take"):
         make_task(ControlSettings(options={"goal": "two"}))

@@ -119,17 +119,17 @@ def _choices(found: ChoiceResult) -> Table:
     table = Table(title=f"Choices that are right, {found.settings.seeds} seeds of {found.settings.users:,} users")
     for column in ("comparisons", "method"):
         table.add_column(column)
-    kinds = [name for name in found.kinds if name in found.rows[0].kinds] if len(found.kinds) <= 2 else []
+    kinds = [name for name in found.kinds if name in found.rows[0].success.kinds] if len(found.kinds) <= 2 else []
     for column in ("right", "below bayes", "over btl", *kinds, "pairs right"):
         table.add_column(column, justify="right")
     for row in found.rows:
         table.add_row(
             str(row.context),
             row.method,
-            _shown(row.success),
+            _shown(row.success.overall),
             _shown(row.below_bayes),
             _shown(row.over_baseline),
-            *(_rate(row.kinds[kind].estimate) for kind in kinds),
+            *(_rate(row.success.kinds[kind].estimate) for kind in kinds),
             _shown(row.accuracy),
         )
     return table

@@ -41,7 +41,6 @@ from pluralign.control.tasks import Task
 from pluralign.errors import ConfigError
 from pluralign.evaluation import Interval, Predictions, mean_interval, paired_difference
 from pluralign.features import Design
-from pluralign.inference.adapt import adapt
 from pluralign.inference.gaussian_blocks import one_thread
 from pluralign.inference.latent_encoder import Comparisons, read
 from pluralign.inference.latent_prior import condition
@@ -457,8 +456,6 @@ def _one_by_one(
         left[np.arange(n_users), best] = False
         asked = np.concatenate([asked, pool[best][:, None]], axis=1)
         sets = _answered(task, observation, asked, kind)
-        found[n] = fitted.place(sets)
-        moved = adapt(model, Design.of(sets.comparisons, torch.as_tensor(sets.features).to(model.theta)))
-        assert isinstance(moved, Latent)
-        placed = moved
+        placed = fitted.users(sets)
+        found[n] = fitted.centers(placed)
     return found

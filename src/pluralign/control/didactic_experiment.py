@@ -1,13 +1,15 @@
 """The one-dimensional example from end to end: whose reward was recovered, by whom.
 
 One reward for everybody ends between the modes and is right as often as the majority of users is; latent users recover
-every mode. Nothing is steered: success is accuracy on other comparisons, and the likeness of the curves.
+every mode. Nothing is steered: success is accuracy on other comparisons, and the likeness of the curves. A run that was
+stopped goes on with the next seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +18,28 @@ from numpy import ndarray
 
 from pluralign.control import drawing
 from pluralign.control.didactic import LENGTH, Didactic
-from pluralign.control.preferences import Sets, draw_sets
-from pluralign.control.rewards import Personal, Reward, control_settings, fit_reward
-from pluralign.control.settings import read_settings
-from pluralign.errors import ConfigError
-from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
-from pluralign.files import plain, write_json
-from pluralign.inference.latent_elbo import LatentSettings
+from pluralign.control.preferences import draw_sets
+from pluralign.control.results import claim, cluster_of, keep_seed, predictions_of
+from pluralign.control.rewards import Personal, fit_reward
+from pluralign.control.settings import RunSettings
+from pluralign.evaluation import Interval, mean_interval, paired_difference
+from pluralign.files import write_json
 
 METHODS = ("btl", "dpl-mean-variance", "vpl")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DidacticSettings:
-    """Everything that a run depends on.
+class DidacticSettings(RunSettings):
+    """Everything that a run depends on; test users are of every kind in turn.
 
     Attributes:
-        task: "didactic".
-        options: Of `Didactic`, by name.
-        seeds: Numbers of runs.
-        pairs: Comparisons of each user to fit to, and of each test user.
-        sets: Users to fit to.
-        users: Test users, of every kind in turn.
-        latent: Fields of `LatentSettings` that differ from `control_settings`.
-        seed: Where the seeds begin.
+        pairs: Comparisons of each user, to fit to or to be placed by.
     """
 
     task: str = "didactic"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    seeds: int = 3
     pairs: int = 16
     sets: int = 3000
     users: int = 400
-    latent: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "pairs", "sets", "users"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        self.latent_settings(0)
-
-    def latent_settings(self, seed: int) -> LatentSettings:
-        """What VPL is fitted by."""
-        return replace(control_settings(seed=seed), **self.latent)
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> DidacticSettings:
-        """Settings from a mapping.
-
-        Raises:
-            ConfigError: A name that is no setting, or a value out of range.
-        """
-        return read_settings(cls, given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +79,11 @@ class DidacticResult:
     rows: tuple[DidacticRow, ...]
     words: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        found: dict[str, Any] = plain({each.name: getattr(self, each.name) for each in fields(self)})
-        return found
-
 
 def run_didactic(
     settings: DidacticSettings, out: Path | None = None, *, say: Callable[[str], None] = print
 ) -> DidacticResult:
-    """Fit every method to the same users, and compare curves.
+    """Fit every method to the same users, and compare curves, going on from what `out` holds.
 
     Args:
         settings: Of everything.
@@ -126,38 +92,21 @@ def run_didactic(
 
     Raises:
         ConfigError: A setting or an option is not accepted.
+        CacheError: The folder holds a run of other settings.
     """
-    try:
-        task = Didactic(**settings.options)
-    except TypeError as error:
-        raise ConfigError(f"didactic does not take these options: {error}") from error
+    task = settings.make({"didactic": Didactic})
+    if out is not None:
+        claim(settings, out)
+    kept = [keep_seed(out, seed, partial(_run_seed, task, settings, seed, say)) for seed in settings.numbers]
     places = task.places(201)
     truth = task.rewards(places)
-    predicted: dict[str, list[Predictions]] = {method: [] for method in METHODS}
-    curves: dict[str, list[ndarray]] = {method: [] for method in METHODS}
-    words = []
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        seeds = np.random.SeedSequence(seed).generate_state(4).tolist()
-        line = np.random.default_rng(seeds[3]).random((20_000, 1)) * LENGTH
-        kind = np.arange(settings.users) % len(task.users)
-        training = draw_sets(task, line, n_users=settings.sets, n_pairs=settings.pairs, seed=seeds[0])
-        context, fresh = (
-            draw_sets(task, line, n_users=settings.users, n_pairs=settings.pairs, kind=kind, seed=each)
-            for each in seeds[1:3]
-        )
-        for method in METHODS:
-            latent = settings.latent_settings(seed)
-            fitted = fit_reward(method, task, training, settings=latent, ridge=1.0, seed=seed)
-            found, curve = _found(fitted, task, context, fresh, places)
-            first_user = number * settings.users  # every seed has users of its own
-            predicted[method].append(replace(found, user=found.user + first_user))
-            curves[method].append(curve)
-            if isinstance(fitted, Personal):
-                words.append(fitted.words)
-            say(f"seed {seed}: {method}: {float(np.nanmean(found.correct)):.3f} of pairs right")
     pairs = np.random.default_rng(settings.seed).random((2, 50_000, 1)) * LENGTH
-    joined = {method: combine_seeds(each) for method, each in predicted.items()}
+    cluster = cluster_of(settings)
+    joined = {
+        method: predictions_of([each["methods"][method]["predicted"] for each in kept], settings.users)
+        for method in METHODS
+    }
+    curves = {method: [np.array(each["methods"][method]["curves"]) for each in kept] for method in METHODS}
     result = DidacticResult(
         settings=settings,
         kinds=task.users,
@@ -165,16 +114,16 @@ def run_didactic(
         rows=tuple(
             DidacticRow(
                 method=method,
-                accuracy=mean_interval(joined[method], "accuracy"),
+                accuracy=mean_interval(joined[method], "accuracy", cluster=cluster),
                 over_baseline=None
                 if method == METHODS[0]
-                else paired_difference(joined[method], joined[METHODS[0]], "accuracy"),
+                else paired_difference(joined[method], joined[METHODS[0]], "accuracy", cluster=cluster),
                 likeness=_over_seeds([_likeness(each, truth) for each in curves[method]]),
                 peak=_over_seeds([places[c.argmax(1), 0] for c in curves[method]]),
             )
             for method in METHODS
         ),
-        words=tuple(words),
+        words=tuple(each["words"] for each in kept),
     )
     if out is not None:
         write_json(out / "control.json", result)
@@ -182,11 +131,31 @@ def run_didactic(
     return result
 
 
-def _found(fitted: Reward, task: Didactic, context: Sets, fresh: Sets, places: ndarray) -> tuple[Predictions, ndarray]:
-    """Predictions, and the reward along the line of each kind: at the mean z of its users, (kinds, places)."""
-    z = fitted.place(context)
-    middle = np.stack([z[context.kind == k].mean(0) for k in range(len(task.users))])
-    return fitted.predict(fresh, z), fitted.reward(fitted.sees(places), middle).T
+def _run_seed(task: Didactic, settings: DidacticSettings, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Predictions for new users, and the reward along the line of each kind: at the mean z of its users."""
+    seeds = np.random.SeedSequence(seed).generate_state(4).tolist()
+    line = np.random.default_rng(seeds[3]).random((20_000, 1)) * LENGTH
+    kind = np.arange(settings.users) % len(task.users)
+    training = draw_sets(task, line, n_users=settings.sets, n_pairs=settings.pairs, seed=seeds[0])
+    context, fresh = (
+        draw_sets(task, line, n_users=settings.users, n_pairs=settings.pairs, kind=kind, seed=each)
+        for each in seeds[1:3]
+    )
+    methods, words = {}, ""
+    for method in METHODS:
+        latent = settings.latent_settings(seed)
+        fitted = fit_reward(method, task, training, settings=latent, ridge=1.0, seed=seed)
+        z = fitted.place(context)
+        middle = np.stack([z[kind == k].mean(0) for k in range(len(task.users))])
+        predicted = fitted.predict(fresh, z)
+        methods[method] = {
+            "predicted": asdict(predicted),
+            "curves": fitted.reward(fitted.sees(task.places(201)), middle).T,
+        }
+        if isinstance(fitted, Personal):
+            words = fitted.words
+        say(f"seed {seed}: {method}: {float(np.nanmean(predicted.correct)):.3f} of pairs right")
+    return {"words": words, "methods": methods}
 
 
 def _likeness(one: ndarray, other: ndarray) -> list[float]:

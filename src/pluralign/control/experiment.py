@@ -9,7 +9,6 @@ one folder as it is made, and a run that was stopped goes on there.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,12 +24,11 @@ from pluralign.control.figures import draw_control, map_of
 from pluralign.control.iql import OnStep, Policy, train_iql
 from pluralign.control.noise import noise_curve
 from pluralign.control.preferences import Sets, draw_sets
-from pluralign.control.results import BASELINE, ORACLE, PERSONAL, ControlResult, gather, row_folder, seed_folder
+from pluralign.control.results import BASELINE, ORACLE, PERSONAL, ControlResult, claim, gather, row_folder, seed_folder
 from pluralign.control.rewards import Personal, Reward, Scaling, batch_norm_denominators, fit_reward, relabel
 from pluralign.control.settings import ControlSettings, make_task, read_row
 from pluralign.control.tasks import Offline, Steered
-from pluralign.errors import CacheError
-from pluralign.files import plain, write_json
+from pluralign.files import write_json
 
 Say = Callable[[str], None]
 _ASKED = 5000  # states that questions may be about
@@ -93,29 +91,13 @@ def run_control(
         CacheError: The folder holds a run of other settings.
     """
     task = make_task(settings) if task is None else task
-    _claim(settings, out)
-    for seed in range(settings.seed, settings.seed + settings.seeds):
+    claim(settings, out, grows=("rows", "seeds", "curves"))
+    for seed in settings.numbers:
         _run_seed(task, settings, seed, out, say, on_step)
     result = gather(task.users, settings, out)
     write_json(out / "control.json", result)
     draw_control(task, result, out)
     return result
-
-
-def _claim(settings: ControlSettings, out: Path) -> None:
-    """Make sure that results in the folder are of these settings; more rows, seeds and curves are welcome."""
-    given = {name: each for name, each in plain(asdict(settings)).items() if name not in ("rows", "seeds", "curves")}
-    path = out / "settings.json"
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        other = sorted(name for name in given if there.get(name) != given[name])
-        if other:
-            was = ", ".join(f"{name} was {there.get(name)!r}" for name in other)
-            raise CacheError(
-                f"{out} holds a run of other settings: {was}",
-                hint="give another --out, or delete the folder",
-            )
-    write_json(path, given)
 
 
 def _run_seed(task: Steered, settings: ControlSettings, seed: int, out: Path, say: Say, on_step: OnStep | None) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pluralign.control.evaluation import Run, Success, success_difference, success_interval
-from pluralign.control.settings import ControlSettings, read_row
+from pluralign.control.settings import ControlSettings, RunSettings, read_row
+from pluralign.errors import CacheError
 from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
-from pluralign.files import plain
+from pluralign.files import plain, write_json
 
 ORACLE, BASELINE, PERSONAL = "oracle", "btl", "vpl"
 
@@ -74,10 +75,40 @@ class ControlResult:
     methods: tuple[MethodResult, ...]
     rows: tuple[RowResult, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        found: dict[str, Any] = plain({each.name: getattr(self, each.name) for each in fields(self)})
-        return found
+
+def claim(settings: RunSettings, out: Path, *, grows: Sequence[str] = ("seeds",)) -> None:
+    """Make sure that what the folder holds is of these settings.
+
+    Args:
+        settings: Of the run.
+        out: Its folder, which keeps them as `settings.json`.
+        grows: Settings that may be others: there will be more of the same.
+
+    Raises:
+        CacheError: The folder holds a run of other settings.
+    """
+    given = {name: each for name, each in plain(asdict(settings)).items() if name not in grows}
+    path = out / "settings.json"
+    if path.is_file():
+        there = read_json(path)
+        other = sorted(name for name in given if there.get(name) != given[name])
+        if other:
+            was = ", ".join(f"{name} was {there.get(name)!r}" for name in other)
+            raise CacheError(
+                f"{out} holds a run of other settings: {was}", hint="give another --out, or delete the folder"
+            )
+    write_json(path, given)
+
+
+def keep_seed(out: Path | None, seed: int, make: Callable[[], Any]) -> Any:
+    """What a seed came to as JSON has it: from its folder, or else made now and kept there; None keeps nothing."""
+    path = None if out is None else seed_folder(out, seed) / "result.json"
+    if path is not None and path.is_file():
+        return read_json(path)
+    found = plain(make())
+    if path is not None:
+        write_json(path, found)
+    return found
 
 
 def seed_folder(out: Path, seed: int) -> Path:
@@ -92,26 +123,15 @@ def row_folder(out: Path, seed: int, row: str) -> Path:
 
 def gather(kinds: tuple[str, ...], settings: ControlSettings, out: Path) -> ControlResult:
     """Put together what the seeds' folders hold."""
-    seeds = range(settings.seed, settings.seed + settings.seeds)
-    kept = {row: [_read(row_folder(out, seed, row) / "result.json") for seed in seeds] for row in settings.rows}
+    seeds = settings.numbers
+    kept = {row: [read_json(row_folder(out, seed, row) / "result.json") for seed in seeds] for row in settings.rows}
     methods = list(dict.fromkeys(read_row(row)[0] for row in settings.rows))
-    fits = {method: [_read(seed_folder(out, seed) / f"{method}.json") for seed in seeds] for method in methods}
+    fits = {method: [read_json(seed_folder(out, seed) / f"{method}.json") for seed in seeds] for method in methods}
     predicted = {
-        method: combine_seeds([_predictions(each["predicted"], n, settings.users) for n, each in enumerate(found)])
-        for method, found in fits.items()
+        method: predictions_of([each["predicted"] for each in found], settings.users) for method, found in fits.items()
     }
-    runs = {
-        row: [
-            Run(
-                success=np.array(each["success"]),
-                kind=np.array(each["kind"]),
-                user=np.arange(len(each["kind"])) + number * settings.users,  # every seed has users of its own
-            )
-            for number, each in enumerate(found)
-        ]
-        for row, found in kept.items()
-    }
-    cluster = "both" if settings.seeds > 1 else "user"
+    runs = {row: runs_of(found, settings.users) for row, found in kept.items()}
+    cluster = cluster_of(settings)
     success = {row: success_interval(each, kinds) for row, each in runs.items()}
     baseline = next((row for row in settings.rows if read_row(row)[0] == BASELINE), None)
     oracle = next((success[row] for row in settings.rows if read_row(row)[0] == ORACLE), None)
@@ -154,12 +174,33 @@ def _mean_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in each if name in one])) for name in names}
 
 
-def _read(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a file holds."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _predictions(columns: Mapping[str, Any], number: int, n_users: int) -> Predictions:
-    """As they were kept, every seed with users of its own; a source is a seed, as of success."""
-    arrays: dict[str, Any] = {name: np.array(each, dtype=np.float64) for name, each in columns.items()}
-    user = np.array(columns["user"], dtype=np.int32) + np.int32(number * n_users)
-    return Predictions(**{**arrays, "user": user, "source": np.full(len(user), number, dtype=np.int32)})
+def predictions_of(kept: Sequence[Mapping[str, Any]], n_users: int) -> Predictions:
+    """The seeds' predictions as they were kept, every seed with users of its own; a source is a seed."""
+    found = []
+    for number, columns in enumerate(kept):
+        arrays: dict[str, Any] = {name: np.array(each, dtype=np.float64) for name, each in columns.items()}
+        user = np.array(columns["user"], dtype=np.int32) + np.int32(number * n_users)
+        found.append(Predictions(**{**arrays, "user": user, "source": np.full(len(user), number, dtype=np.int32)}))
+    return combine_seeds(found)
+
+
+def runs_of(kept: Sequence[Mapping[str, Any]], n_users: int) -> list[Run]:
+    """The seeds' success as it was kept, every seed with users of its own."""
+    return [
+        Run(
+            success=np.array(each["success"]),
+            kind=np.array(each["kind"]),
+            user=np.arange(len(each["kind"])) + number * n_users,
+        )
+        for number, each in enumerate(kept)
+    ]
+
+
+def cluster_of(settings: RunSettings) -> str:
+    """What intervals are clustered by: users, and trainings where there are several."""
+    return "both" if settings.seeds > 1 else "user"

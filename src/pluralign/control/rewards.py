@@ -44,9 +44,8 @@ from pluralign.inference.latent_elbo import LatentSettings
 from pluralign.inference.pooled import fit_pooled
 from pluralign.likelihoods import Categorical
 from pluralign.types import IntArray
-from pluralign.users import Distribution, Latent, Pooled
+from pluralign.users import Distribution, Latent, Pooled, predict_decisions
 from pluralign.users.latent import Gaussians
-from pluralign.users.model import predict_decisions
 
 Method = Literal["oracle", "bayes", "btl", "dpl-mean-variance", "dpl-categorical", "vpl"]
 Scaling = Literal["none", "spo", "spo-released", "max-norm", "batch-norm"]
@@ -263,9 +262,17 @@ class Personal:
         sd = np.exp(users.log_variance.double().numpy()[user, part][:, self.active] / 2)
         return mean + sd * rng.standard_normal((n, self.latent_dim))
 
-    def place(self, sets: Sets) -> Float[ndarray, "users latent"]:
+    def users(self, sets: Sets) -> Latent:
+        """The model whose users are those of the sets, placed by their comparisons."""
         placed = adapt(self.model, _design(sets))
         assert isinstance(placed, Latent)
+        return placed
+
+    def place(self, sets: Sets) -> Float[ndarray, "users latent"]:
+        return self.centers(self.users(sets))
+
+    def centers(self, placed: Latent) -> Float[ndarray, "users latent"]:
+        """The z of a model's users: the active dimensions of their posterior means."""
         return placed.posterior.center.double().numpy()[:, self.active]
 
     def unknown(self) -> Float[ndarray, " latent"]:

@@ -26,7 +26,9 @@ ROWS = (
     "vpl max-norm",
     "vpl batch-norm",
 )
-S = TypeVar("S")
+T = TypeVar("T")
+S = TypeVar("S", bound="RunSettings")
+ALIASES = {"ravens": "table-top"}  # the paper names the table after the suite that its own came from
 # Chosen by the oracle's success: the shorter horizon and the quicker target let values climb within the training, and
 # states that are rare in the data but good for somebody are drawn often enough.
 _STEERED = {"discount": 0.95, "target_rate": 0.02, "temperature": 50.0, "shaped": True, "candidates": 16}
@@ -38,50 +40,111 @@ POLICIES = ("iql", "plan")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControlSettings:
-    """Everything that a run depends on; a YAML file names it by the same words.
+class RunSettings:
+    """What a run of any task depends on; a YAML file names it by the same words.
 
     Attributes:
-        task: "maze" or "table-top".
+        task: Its name.
         options: Of the task's class, by name.
-        rows: Methods and scalings to compare, as "vpl spo".
-        seeds: Numbers of runs, each with data, comparisons, fits and policies of its own.
-        policy: "iql", or "plan" on the reward (the maze alone).
-        steps: Steps of offline data.
-        sets: Users who are compared with the data, one set of comparisons each.
-        pairs: Comparisons of each, and of each test user.
-        users: Test users, of every kind in turn; each has one episode.
-        targets: Other comparisons of each, by which accuracy is measured.
-        draws: Latents in the pool that a policy learns from.
-        pool: Where they are drawn from: the "prior", as in the paper, the training users' "posterior", or "both".
-        comparators: States with which a scaling compares.
-        latent: Fields of `LatentSettings` that differ from `control_settings`.
-        curves: Whether to draw, for VPL, what asking well saves and what wrong answers do (the row "vpl spo" acts).
-        features: Whether policies see the task's features beside the observation.
-        iql: Fields of `IqlSettings` that differ from those of the task (`IQL`).
+        seeds: Number of runs, each with comparisons, fits and test users of its own.
+        sets: Users to fit to, one set of comparisons each.
+        users: Test users.
+        latent: Fields of `LatentSettings` that differ from the task's own.
         seed: Where the seeds begin.
     """
 
-    task: str = "maze"
+    task: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    rows: tuple[str, ...] = ROWS
     seeds: int = 3
+    sets: int = 5000
+    users: int = 100
+    latent: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name != "seed" and isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ConfigError(f"{each.name} is {value}; it must be at least 1")
+        self.latent_settings(0)
+
+    @property
+    def numbers(self) -> range:
+        """The seeds."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def latent_settings(self, seed: int) -> LatentSettings:
+        """What VPL is fitted by."""
+        return replace(control_settings(seed=seed), **self.latent)
+
+    @classmethod
+    def of(cls: type[S], given: Mapping[str, Any]) -> S:
+        """Settings from a mapping, a YAML file's or flags'; lists become tuples.
+
+        Raises:
+            ConfigError: A name that is no setting, or a value that is not accepted.
+        """
+        known = {each.name for each in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f'unknown setting "{name}"; known: {", ".join(sorted(known))}')
+        values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in given.items()}
+        if "task" in values:
+            values["task"] = ALIASES.get(values["task"], values["task"])
+        try:
+            return cls(**values)
+        except TypeError as error:  # a name within `iql` or `latent` that is none, or a value of another kind
+            raise ConfigError(f"settings are not accepted: {error}") from error
+
+    def make(self, tasks: Mapping[str, Callable[..., T]]) -> T:
+        """The task of that name.
+
+        Raises:
+            ConfigError: There is none, or an option that it does not take.
+        """
+        if self.task not in tasks:
+            raise ConfigError(f'unknown task "{self.task}"; known: {", ".join(tasks)}')
+        try:
+            return tasks[self.task](**self.options)
+        except TypeError as error:
+            raise ConfigError(f"{self.task} does not take these options: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlSettings(RunSettings):
+    """Everything that a run of a steered task depends on.
+
+    Each seed has data and policies of its own too, and each test user one episode, of every kind in turn.
+
+    Attributes:
+        rows: Methods and scalings to compare, as "vpl spo".
+        policy: "iql", or "plan" on the reward (the maze alone).
+        steps: Steps of offline data.
+        pairs: Comparisons of each user, to fit to or to be placed by.
+        targets: Other comparisons of each test user, by which accuracy is measured.
+        draws: Latents in the pool that a policy learns from.
+        pool: Where they are drawn from: the "prior", as in the paper, the training users' "posterior", or "both".
+        comparators: States with which a scaling compares.
+        curves: Whether to draw, for VPL, what asking well saves and what wrong answers do (the row "vpl spo" acts).
+        features: Whether policies see the task's features beside the observation.
+        iql: Fields of `IqlSettings` that differ from those of the task (`IQL`).
+    """
+
+    task: str = "maze"
+    rows: tuple[str, ...] = ROWS
     policy: str = "iql"
     steps: int = 50_000
-    sets: int = 5000
     pairs: int = 8
-    users: int = 100
     targets: int = 16
     draws: int = 128
     pool: Pool = "both"
     comparators: int = 1000
-    latent: Mapping[str, Any] = field(default_factory=dict)
     curves: bool = False
     features: bool = True
     iql: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for row in self.rows:
             read_row(row)
         if not self.rows or len(set(self.rows)) < len(self.rows):
@@ -92,28 +155,11 @@ class ControlSettings:
             raise ConfigError(f'policy is "{self.policy}"; known: {", ".join(POLICIES)}')
         if self.policy == "plan" and self.task != "maze":
             raise ConfigError('policy "plan" is for the maze, whose moves are known', hint='take policy "iql"')
-        for name in ("seeds", "steps", "sets", "pairs", "users", "targets", "draws", "comparators"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         self.iql_settings()
-        self.latent_settings(0)
 
     def iql_settings(self) -> IqlSettings:
         """What policies are learnt by."""
         return IqlSettings(**{**IQL.get(self.task, {}), **self.iql})
-
-    def latent_settings(self, seed: int) -> LatentSettings:
-        """What VPL is fitted by."""
-        return replace(control_settings(seed=seed), **self.latent)
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> ControlSettings:
-        """Settings from a mapping, a YAML file's or flags'; lists become tuples.
-
-        Raises:
-            ConfigError: A name that is no setting, or a value out of range.
-        """
-        return read_settings(cls, given)
 
 
 def read_row(row: str) -> tuple[Method, Scaling]:
@@ -140,27 +186,5 @@ def make_task(settings: ControlSettings) -> Steered:
     from pluralign.control.maze import Maze
     from pluralign.control.table_top import TableTop
 
-    tasks: dict[str, Callable[..., Any]] = {"maze": Maze, "table-top": TableTop}
-    if settings.task not in tasks:
-        raise ConfigError(f'unknown task "{settings.task}"; known: {", ".join(tasks)}')
-    try:
-        task: Steered = tasks[settings.task](**settings.options)
-        return task
-    except TypeError as error:
-        raise ConfigError(f"{settings.task} does not take these options: {error}") from error
-
-
-def read_settings(kind: type[S], given: Mapping[str, Any]) -> S:
-    """Settings of a kind from a mapping; lists become tuples.
-
-    Raises:
-        ConfigError: A name that is no setting, or a value that is not accepted.
-    """
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    for name in given:
-        if name not in known:
-            raise ConfigError(f'unknown setting "{name}"; known: {", ".join(sorted(known))}')
-    try:
-        return kind(**{name: tuple(each) if isinstance(each, list) else each for name, each in given.items()})
-    except TypeError as error:  # a name within `iql` or `latent` that is none, or a value of another kind
-        raise ConfigError(f"settings are not accepted: {error}") from error
+    tasks: dict[str, Callable[..., Steered]] = {"maze": Maze, "table-top": TableTop}
+    return settings.make(tasks)

@@ -4,7 +4,7 @@
 
 Users are known by their goals (the oracle): d3rlpy cannot redraw z per element of a minibatch, so it is given every
 trajectory under every goal, which holds the same steps and rewards. Its learning rates fall by the same cosine. Without
-d3rlpy (2.8.0; `pip install d3rlpy==2.8.0` in an environment of its own, as it brings an old gym) only ours is run.
+d3rlpy (`pip install 'pluralign[d3rlpy]'`) only ours is run.
 """
 
 import argparse

@@ -259,7 +259,7 @@ def test_a_training_that_diverges_is_an_error():
 
 @pytest.mark.filterwarnings("ignore")  # of the old gym that d3rlpy imports
 def test_d3rlpy_does_as_well_on_the_same_data(trained):
-    d3rlpy = pytest.importorskip("d3rlpy")
+    d3rlpy = pytest.importorskip("d3rlpy", reason="pip install 'pluralign[d3rlpy]'")
     d3rlpy.seed(0)
     goals = LINE.goals()
     rewards = LINE.rewards(DATA.after) - 0.5

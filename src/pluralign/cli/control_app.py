@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 @app.command(rich_help_panel="Control")
 def control(
-    task: Annotated[str, typer.Argument(help="`maze`, `table-top`, `rearrange`, `tidy` or `didactic`.")],
+    task: Annotated[str, typer.Argument(help="`maze`, `table-top` (or `ravens`), `rearrange`, `tidy` or `didactic`.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results. The same command again goes on there.")],
     option: Annotated[
         list[str] | None,
@@ -43,7 +43,7 @@ def control(
     \b
       pluralign control maze --plan --out control/maze-plan
       pluralign control maze --out control/maze
-      pluralign control maze --option goals=ten --set pairs=16 --out control/maze-ten
+      pluralign control maze --config recipes/control/maze-ten.yaml --out control/maze-ten
       pluralign control rearrange --out control/rearrange
     """
     from pluralign.cli import commands

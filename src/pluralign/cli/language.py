@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pluralign.policies.evaluation import Evaluation
     from pluralign.policies.policy import Policy, Reader
 
-EMBEDDED = "embedded"
+EMBEDDED, LATENT = "embedded", "latent"
 # Flags of a user model and what they are called there.
 USERS = {"users": "kind", "tokens": "n_tokens", "clusters": "n_clusters", "rank": "rank"}
 
@@ -43,26 +43,31 @@ def train(
     fresh: bool,
     json: bool,
 ) -> None:
+    from pluralign.training.latent_train import LatentRewardSettings, train_latent_reward
     from pluralign.training.settings import PolicySettings, RewardSettings
     from pluralign.training.train import train_policy, train_reward
 
     comparisons = source.load()
-    kind = RewardSettings if what == "reward" else PolicySettings
-    known = {each.name for each in fields(kind)}
     given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
     given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
     users = dict(given.pop("users", {}))
     users |= {ours: flags[name] for name, ours in USERS.items() if flags.get(name) is not None}
+    latent = what == "reward" and users.get("kind") == LATENT
+    kind = LatentRewardSettings if latent else RewardSettings if what == "reward" else PolicySettings
+    known = {each.name for each in fields(kind)}
     if clusters_from is not None:
         users |= hard_clusters(clusters_from)
     if describe is not None:
         users |= described(comparisons, describe.split(","))
     if users:
-        given["users"] = {"kind": "individual", "n_tokens": 1, **users}
+        given["users"] = users if latent else {"kind": "individual", "n_tokens": 1, **users}
     comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
-    call: Any = train_reward if what == "reward" else train_policy
+    call: Any = train_latent_reward if latent else train_reward if what == "reward" else train_policy
+    if latent:
+        given["eval"] = held
+        known.add("eval")
     with redirect_stdout(sys.stderr):  # the Trainer prints its log on stdout
-        model, _ = call(
+        trained = call(
             comparisons,
             find_base(base, progress=True),
             out=out,
@@ -73,20 +78,25 @@ def train(
         )
     if os.environ.get("RANK", "0") != "0":
         return  # of the processes that trained together one speaks
+    model = trained.reward.tower if latent else trained[0]
     found: dict[str, Any] = {
         "model": str(out),
         "base": model.config.base,
-        "users": model.users.settings(),
+        "users": users if latent else model.users.settings(),
         "n_comparisons": len(comparisons),
         "held_out": None,
     }
+    if latent:
+        found["latent"] = {"words": trained.words, "tower": trained.diagnosis, "start": trained.start}
     if held is not None:
         found["held_out"] = judge(out, held)
         write_json(out / "evaluation.json", found["held_out"])
     if json:
         print_json(found)
         return
-    stdout.print(f"trained on {len(comparisons):,} comparisons of {model.users.n_users:,} users, saved in {out}")
+    stdout.print(f"trained on {len(comparisons):,} comparisons of {len(model.user_ids):,} users, saved in {out}")
+    if latent:
+        stdout.print(trained.words, highlight=False)
     if held is not None:
         print_judged(found["held_out"].as_dict())
 
@@ -304,6 +314,10 @@ def load_any(folder: Path) -> Any:
         from pluralign.policies.policy import Policy
 
         return Policy.load(folder)
+    if _kind(folder) == "LatentTower":
+        from pluralign.training.latent_reward import LatentReward
+
+        return LatentReward.load(folder).linear
     if is_language_model(folder):
         from pluralign.rewards.transformer import TransformerReward
 

@@ -33,8 +33,9 @@ More = Annotated[
 Users = Annotated[
     str | None,
     typer.Option(
-        help="User model: `individual` (e_0 + o_u), `cluster` (a mixture of K), `basis` (rank numbers per user), or "
-        "`uniform`; `uniform` with `--tokens 0` and `--alpha 0` is the ordinary, vanilla model. Default individual."
+        help="User model: `individual` (e_0 + o_u), `cluster` (a mixture of K), `basis` (rank numbers per user), "
+        "`latent` (of a reward: placed by an encoder, new users too), or `uniform`; `uniform` with `--tokens 0` and "
+        "`--alpha 0` is the ordinary, vanilla model. Default individual."
     ),
 ]
 Tokens = Annotated[int | None, typer.Option(help="Soft tokens per user; default 1.")]

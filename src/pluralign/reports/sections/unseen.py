@@ -7,7 +7,7 @@ from typing import Any
 
 from pluralign.reports import axes
 from pluralign.reports.blocks import Block, Chart, Grid, Line, Section, Subheading, Text
-from pluralign.reports.reading import clean, count, entries, estimate, flat, number, part, short, span
+from pluralign.reports.reading import Estimate, clean, count, entries, estimate, flat, number, part, short, span
 from pluralign.reports.sections.models import finite, order_of
 
 METHODS = {
@@ -44,34 +44,30 @@ def _few_shot_blocks(tables: Sequence[dict[str, Any]], results: dict[str, Any]) 
     candidate = part(results, "verdict").get("candidate")
     lines, records, shown, ends = [], [], [], []
     for k, name in enumerate(names):
-        found, whiskers = [], name in (candidate, "pooled")
-        for i, each in enumerate(tables):
+        found = []
+        for size, each in zip(sizes, tables, strict=True):
             row = next((row for row in entries(each.get("rows")) if row.get("name") == name), {})
             accuracy, gain = estimate(row.get("accuracy")), estimate(part(row, "gains").get("log_prob"))
-            found.append((i, accuracy, gain))
+            found.append((accuracy, gain))
             records.append(
-                {"decisions_of_own": sizes[i], "model": name}
+                {"decisions_of_own": size, "model": name}
                 | flat("accuracy", accuracy)
                 | flat("gain_accuracy", estimate(part(row, "gains").get("accuracy")))
                 | flat("gain_log_prob", gain)
             )
-        known = [(i, accuracy) for i, accuracy, _ in found if accuracy is not None]
-        lines.append(
-            Line(
-                x=[i + 0.03 * (k - (len(names) - 1) / 2) for i, _ in known],
-                y=[accuracy.value for _, accuracy in known],
-                low=[finite(accuracy.low) for _, accuracy in known] if whiskers else None,
-                high=[finite(accuracy.high) for _, accuracy in known] if whiskers else None,
-                tips=[f"{short(name)}, {sizes[i]} decisions: {span(accuracy)}" for i, accuracy in known],
-                colour=k,
-                dashed=name == "pooled",
-                label=clean(name),
-            )
+        tips = [f"{short(name)}, {size} decisions: {span(each)}" for size, (each, _) in zip(sizes, found, strict=True)]
+        line, own = _line(
+            [each for each, _ in found],
+            0.03 * (k - (len(names) - 1) / 2),
+            tips=tips,
+            whiskers=name in (candidate, "pooled"),
+            colour=k,
+            dashed=name == "pooled",
+            label=clean(name),
         )
-        ends += [
-            end for _, a in known for end in ((a.value, finite(a.low), finite(a.high)) if whiskers else (a.value,))
-        ]
-        shown.append((clean(name), *(span(accuracy) for _, accuracy, _ in found)))
+        lines.append(line)
+        ends += own
+        shown.append((clean(name), *(span(accuracy) for accuracy, _ in found)))
     users = number(part(entries(tables[0].get("rows"))[0], "scores").get("n_users"))
     yield Chart(
         name="few-shot",
@@ -122,31 +118,26 @@ def _query_curve(curve: dict[str, Any], k: int) -> Iterator[Block]:
     if not n_steps:
         return
     steps = [str(n) for n in range(n_steps)]
-    whiskered = ("information_gain", "random")
     lines, records, ends = [], [], []
     for i, name in enumerate(names):
-        known = [(n, found) for n, found in enumerate(scores[name]) if found is not None]
-        whiskers = name in whiskered
-        lines.append(
-            Line(
-                x=[n + 0.05 * (i - (len(names) - 1) / 2) for n, _ in known],
-                y=[found.value for _, found in known],
-                low=[finite(found.low) for _, found in known] if whiskers else None,
-                high=[finite(found.high) for _, found in known] if whiskers else None,
-                tips=[f"{short(name)}, {n} questions: {span(found)}" for n, found in known],
-                colour=i,
-                dashed=name == "random",
-                label=METHODS.get(name, short(name)),
-            )
+        line, own = _line(
+            scores[name],
+            0.05 * (i - (len(names) - 1) / 2),
+            tips=[f"{short(name)}, {n} questions: {span(found)}" for n, found in enumerate(scores[name])],
+            whiskers=name in ("information_gain", "random"),
+            colour=i,
+            dashed=name == "random",
+            label=METHODS.get(name, short(name)),
         )
-        for n, found in known:
-            ends += [found.value, *((finite(found.low), finite(found.high)) if whiskers else ())]
-            gain = gains[name][n] if n < len(gains[name]) else None
-            records.append(
-                {"rung": rung, "method": clean(name), "questions": n}
-                | flat("accuracy", found)
-                | flat("gain_over_random", gain)
-            )
+        lines.append(line)
+        ends += own
+        records += [
+            {"rung": rung, "method": clean(name), "questions": n}
+            | flat("accuracy", found)
+            | flat("gain_over_random", gains[name][n] if n < len(gains[name]) else None)
+            for n, found in enumerate(scores[name])
+            if found is not None
+        ]
     users = count(number(curve.get("n_users")))
     yield Chart(
         name=f"query-curve-{k + 1}",
@@ -184,3 +175,21 @@ def _query_curve(curve: dict[str, Any], k: int) -> Iterator[Block]:
 def _list(given: object, key: str) -> list[object]:
     found = given.get(key) if isinstance(given, dict) else None
     return found if isinstance(found, list) else []
+
+
+def _line(
+    found: Sequence[Estimate | None], aside: float, *, tips: Sequence[str], whiskers: bool, **style: Any
+) -> tuple[Line, list[float]]:
+    """A line through what is known at 0, 1, ..., set aside from its neighbours, and the values that its axis shows."""
+    known = [(at, each) for at, each in enumerate(found) if each is not None]
+    low, high = [finite(each.low) for _, each in known], [finite(each.high) for _, each in known]
+    values = [each.value for _, each in known]
+    line = Line(
+        x=[at + aside for at, _ in known],
+        y=values,
+        low=low if whiskers else None,
+        high=high if whiskers else None,
+        tips=[tips[at] for at, _ in known],
+        **style,
+    )
+    return line, [each for each in (*values, *(low + high if whiskers else ())) if each is not None]

@@ -28,6 +28,7 @@ from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.conditioning import user_token_ids
 from pluralign.language_models.packing import SAVING
 from pluralign.language_models.tokens import prompt_ids, shorten_prompt
+from pluralign.policies.cache import make_cache
 from pluralign.policies.policy import Policy, Prompt, Reader, read_prompt, reading
 
 if TYPE_CHECKING:
@@ -292,11 +293,9 @@ class _Branches:
     """
 
     def __init__(self, policy: Policy, jobs: list[_Job], *, share: bool, max_new_tokens: int) -> None:
-        from transformers import DynamicCache
-
         self.model = policy.model
         self.known = inspect.signature(self.model.inner.forward).parameters  # ALiBi has no positions, say
-        self.cache = DynamicCache(config=self.model.inner.config)
+        self.cache = make_cache(self.model.inner.config)
         self.device = policy.embedding.weight.device
         number: dict[Any, int] = {}
         self.row = [number.setdefault(job.prefix if share else i, len(number)) for i, job in enumerate(jobs)]

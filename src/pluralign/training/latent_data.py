@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.training.data import Key, Pair, PairCollator, PairDataset
-from pluralign.types import FloatArray, IntArray
+from pluralign.types import FloatArray
 
 CONTEXT, EVALUATION = 2, 3  # what a draw is for, beside those of `data`
 
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
         noise: Draws from N(0, I), (contexts, draws, latent).
     """
 
-    rows: list[IntArray]
+    rows: list[np.ndarray]
     share: list[float]
     noise: FloatArray
 
@@ -60,7 +60,7 @@ class Contexts:
     seed: int
 
     @cached_property
-    def _of_user(self) -> list[IntArray]:
+    def _of_user(self) -> list[np.ndarray]:
         """Rows of every user."""
         order = np.argsort(self.tokens.user, kind="stable")
         return np.split(order, np.cumsum(np.bincount(self.tokens.user, minlength=len(self.tokens.user_ids)))[:-1])
@@ -132,7 +132,7 @@ class TargetCollator:
         """Lay out."""
         batch = self.pairs([each.pair for each in targets])
         terms = list(zip(batch["pair"].tolist(), batch["personal"].tolist(), strict=True))
-        rows: list[IntArray] = []
+        rows: list[np.ndarray] = []
         share: list[float] = []
         for pair, personal in terms:
             drawn = targets[pair].contexts

@@ -125,7 +125,8 @@ class LatentReward:
         design = context_design(comparisons, features, head.standardizer)
         placed = adapt(fixed(head.latent(context=True), design.features.dtype), design)
         assert isinstance(placed, Latent)
-        return replace(self, user_ids=comparisons.user_ids, posterior=placed.posterior)
+        posterior = Gaussians(*(part.float() for part in placed.posterior))  # as it is kept
+        return replace(self, user_ids=comparisons.user_ids, posterior=posterior)
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], users: Sequence[str | None]
@@ -157,11 +158,16 @@ class LatentReward:
 
     def save(self, folder: Path | str) -> None:
         """Write safetensors and JSON into a folder: adapter or checkpoint, the head with its users, tokenizer."""
-        folder = Path(folder)
-        _head(self.tower).place(self.posterior)
-        self.tower.config.user_ids = list(self.user_ids)
-        self.tower.config.users = {**self.tower.config.users, "n_users": len(self.user_ids)}
-        self.tower.save(folder)
+        folder, head, config = Path(folder), _head(self.tower), self.tower.config
+        theirs = head.latent().posterior, config.user_ids, config.users
+        mine = self.posterior, list(self.user_ids), {**config.users, "n_users": len(self.user_ids)}
+        try:
+            head.place(mine[0])
+            config.user_ids, config.users = mine[1:]
+            self.tower.save(folder)
+        finally:  # other rewards may have the same tower
+            head.place(theirs[0])
+            config.user_ids, config.users = theirs[1:]
         self.tokenizer.save_pretrained(folder / TOKENIZER)
         write_json(folder / LIMITS, {"max_prompt": self.max_prompt, "max_response": self.max_response})
 

@@ -76,9 +76,7 @@ class LatentRewardSettings(Settings):
         if dict(self.users) != {"kind": "latent"}:
             raise ConfigError(f'users are {dict(self.users)}; those of a tower are {{"kind": "latent"}}')
         if self.loss != "sigmoid" or self.smoothing:
-            raise ConfigError(
-                f"loss is {self.loss} with smoothing {self.smoothing}; the bound is that of sigmoid alone"
-            )
+            raise ConfigError(f"loss is {self.loss}, smoothing {self.smoothing}; the bound is that of a plain sigmoid")
         if self.how.form == "pairwise":
             raise ConfigError('form is "pairwise", whose reward compares two texts', hint='take "scalar" or "linear"')
         if self.contexts < 1:

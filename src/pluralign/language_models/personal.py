@@ -377,8 +377,15 @@ class PersonalPolicy(PersonalModel):
         """
         packed = Packed(**batch)
         kept = packed.input_ids.shape[1] - packed.first
-        logits = self.read(self.lm, packed, logits_to_keep=kept).logits[:, -kept:]  # some models keep all
-        picked = logits[packed.target_row, packed.target_column - packed.first]
+        column = packed.target_column - packed.first
+        head = self.inner.get_output_embeddings()
+        before = head.register_forward_pre_hook(
+            lambda _, states: (states[0][:, -kept:][packed.target_row, column][None],)  # some models keep all columns
+        )
+        try:
+            picked = self.read(self.lm, packed, logits_to_keep=kept).logits[0]
+        finally:
+            before.remove()
         tokens = -cross_entropy(picked.float(), packed.target, reduction="none")
         return tokens.new_zeros(len(packed.end_row)).index_add(0, packed.target_branch, tokens)[packed.branch]
 

@@ -50,14 +50,26 @@ def test_a_draw_has_no_doubles_and_is_as_large_as_it_can_be(seed, per_user):
     assert np.bincount(owner, minlength=9).tolist() == np.minimum(pairs.count, per_user).tolist()
 
 
-def test_every_pair_is_as_likely_as_the_next_in_every_place():
-    # 5 distinct ratings imply 10 pairs; draw 4 of them, 4,000 times as 4,000 users.
+@pytest.mark.parametrize("per_user", [4, 7])
+def test_every_pair_is_as_likely_as_the_next_in_every_place(per_user):
+    # 5 distinct ratings imply 10 pairs; draw 4 of them (or 7), 4,000 times as 4,000 users.
     user, rating = np.repeat(np.arange(4000), 5), np.tile(np.arange(5.0), 4000)
     pairs = ImpliedPairs.of(user, rating, 4000)
-    drawn = pairs.draw(4, np.random.default_rng(0)).reshape(4000, 4) % 10
-    for place in range(4):
+    drawn = pairs.draw(per_user, np.random.default_rng(0)).reshape(4000, per_user) % 10
+    for place in range(per_user):
         share = np.bincount(drawn[:, place], minlength=10) / 4000
         assert abs(share - 0.1).max() < 5 * np.sqrt(0.1 * 0.9 / 4000)
+
+
+def test_nearly_all_pairs_are_drawn_at_once(monkeypatch):
+    # Topping up until the last few are found would take hundreds of rounds: each user is one pair short of all.
+    rounds = []
+    monkeypatch.setattr(np, "unique", lambda *args, unique=np.unique, **more: rounds.append(1) or unique(*args, **more))
+    user, rating = np.repeat(np.arange(50), 30), np.tile(np.arange(30.0), 50)
+    pairs = ImpliedPairs.of(user, rating, 50)
+    rounds.clear()
+    assert len(pairs.draw(434, np.random.default_rng(0))) == 50 * 434
+    assert len(rounds) == 0
 
 
 def test_settings_are_checked():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pluralign.comparisons import from_attributes
 from pluralign.errors import ConfigError
 from pluralign.features import Design
-from pluralign.inference.folds import folds_by_item, folds_by_source
+from pluralign.inference.folds import default_folds, folds_by_item, folds_by_source
 
 
 def make_design(seed: int, n: int = 90, n_items: int = 12, n_sources: int = 15) -> Design:
@@ -63,3 +63,9 @@ def test_too_many_folds_are_an_error():
         folds_by_source(design, 5, seed=0)
     with pytest.raises(ConfigError, match="n_folds is 7 and 12 items were compared"):
         folds_by_item(design, 7, seed=0)
+
+
+def test_by_default_there_are_no_more_folds_than_sources():
+    few, many = make_design(0, n_sources=3), make_design(0, n_sources=40)
+    assert (len(default_folds(few)), len(default_folds(many))) == (3, 5)
+    assert not torch.equal(default_folds(many, seed=1).held_in, default_folds(many).held_in)

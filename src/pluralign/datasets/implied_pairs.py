@@ -91,10 +91,15 @@ class ImpliedPairs:
         if per_user is not None and per_user < 1:
             raise ConfigError(f"pairs_per_user is {per_user}; it must be at least 1")
         wanted = count if per_user is None else np.minimum(count, per_user)
-        whole = np.where(wanted == count, count, 0)
-        drawn = np.arange(whole.sum()) + np.repeat(self.start[:-1] - np.cumsum(whole) + whole, whole)
-        need = wanted - whole
-        # Draw with replacement and top up until all are distinct: as good as drawing one by one without.
+        # Who is asked for half of the pairs or more: list them all and strike some out.
+        listed = np.where(2 * wanted >= count, count, 0)
+        drawn = np.arange(listed.sum()) + np.repeat(self.start[:-1] - np.cumsum(listed) + listed, listed)
+        if (wanted < listed).any():
+            drawn = drawn[np.lexsort((rng.random(len(drawn)), self._owner(drawn)))]
+            place = np.arange(len(drawn)) - np.repeat(np.cumsum(listed) - listed, listed)
+            drawn = drawn[place < np.repeat(wanted, listed)]
+        need = np.where(listed, 0, wanted)
+        # The others draw with replacement and top up until all are distinct: as good as drawing one by one without.
         while need.any():
             who = np.repeat(np.arange(len(count)), need)
             fresh = self.start[who] + (rng.random(len(who)) * count[who]).astype(np.int64)

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from jaxtyping import Float
 from torch import Tensor
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.features import Design
 from pluralign.inference.clusters import LEAST_RIDGE, ClustersFit, fit_clusters, screen_users
-from pluralign.inference.folds import Folds, folds_by_source
+from pluralign.inference.folds import Folds, default_folds, folds_by_source
 from pluralign.inference.heads import EXACT_DIM, fit_heads
 from pluralign.inference.restarts import agreement
 from pluralign.inference.selection import cross_validate_all, pick_simplest
@@ -90,7 +89,6 @@ def choose_clusters(
     soft: bool = True,
     ridge: float = 0.0,
     pooled_ridge: float | None = None,
-    n_folds: int = 5,
     folds: Folds | None = None,
     n_starts: int = 20,
     fold_starts: int = 8,
@@ -110,8 +108,7 @@ def choose_clusters(
         ridge: Precision of the Gaussian prior of every head.
         pooled_ridge: Precision of the prior (around 0) of the pooled reward that the heads' prior is centred on; None
             takes `ridge`.
-        n_folds: Number of folds by source, at least 2 and at most the number of sources.
-        folds: Folds of another kind, in place of `n_folds`.
+        folds: What to hold out; None means `default_folds`.
         n_starts: Restarts of the fits to all rows.
         fold_starts: Restarts in each fold and each half.
         seed: Of the folds and the restarts.
@@ -121,7 +118,7 @@ def choose_clusters(
         progress: Called with K when a candidate is done.
 
     Raises:
-        ConfigError: No candidate, one below 1, or too many folds.
+        ConfigError: No candidate, one below 1, or folds that cannot be made.
         DataError: There is no row.
     """
     likelihood = likelihood or Logit()
@@ -130,12 +127,13 @@ def choose_clusters(
         raise DataError("there is no comparison to choose clusters from")
     if not tried or tried[0] < 1:
         raise ConfigError(f"candidates are {list(candidates)}; each is from 1 to the number of users")
-    folds = folds_by_source(design, n_folds, seed) if folds is None else folds
+    folds = folds or default_folds(design, seed)
 
     part_rounds = 300 if design.dim < EXACT_DIM else ROUNDS_OF_A_PART
 
     def fitter(some: Design, starts: int, max_rounds: int, *, exact: bool = False) -> Callable[[int], ClustersFit]:
-        center = _pooled(some, ridge if pooled_ridge is None else pooled_ridge, likelihood)
+        around = max(ridge if pooled_ridge is None else pooled_ridge, LEAST_RIDGE)
+        center = fit_heads(some, ridge=some.features.new_tensor([around]), likelihood=likelihood).theta[0]
         screen = screen_users(some, ridge=ridge, center=center, likelihood=likelihood, seed=seed)
 
         def fit(n_clusters: int) -> ClustersFit:
@@ -189,11 +187,6 @@ def choose_clusters(
         best_bic=min(table, key=lambda row: row.bic).n_clusters,
         fits=fits,
     )
-
-
-def _pooled(design: Design, ridge: float, likelihood: Likelihood) -> Float[Tensor, " dim"]:
-    precision = design.features.new_full((1,), max(ridge, LEAST_RIDGE))
-    return fit_heads(design, ridge=precision, likelihood=likelihood).theta[0]
 
 
 def _halves(design: Design, seed: int) -> list[Tensor]:

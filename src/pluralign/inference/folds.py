@@ -47,9 +47,9 @@ class Folds:
         return self.held_in == fold
 
 
-def default_folds(design: Design) -> Folds:
+def default_folds(design: Design, seed: int = 0) -> Folds:
     """Five folds of whole sources, or as many as there are sources."""
-    return folds_by_source(design, min(N_FOLDS, len(design.source.unique())), seed=0)
+    return folds_by_source(design, min(N_FOLDS, len(design.source.unique())), seed)
 
 
 def folds_by_source(design: Design, n_folds: int, seed: int) -> Folds:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from pluralign.errors import ConfigError
 from pluralign.features import Design
 from pluralign.inference.basis import fit_basis
-from pluralign.inference.folds import Folds, folds_by_source
+from pluralign.inference.folds import Folds, default_folds
 from pluralign.inference.heads import fit_heads
 from pluralign.inference.individual import MARGIN_SCALES, margin_unit, principal_axes
 from pluralign.inference.offset_panel import OffsetPanel
@@ -18,7 +18,6 @@ from pluralign.inference.selection import cross_validate_all, pick_simplest
 from pluralign.likelihoods import Logit
 from pluralign.users import Pooled, UserModel
 
-N_FOLDS = 5
 T = TypeVar("T", int, float)
 
 
@@ -57,7 +56,7 @@ def choose_rank(
         ranks: Candidates, ascending; those above the number of features are left out.
         ridge: As in `fit_basis`.
         ridge_basis: As in `fit_basis`.
-        folds: What to hold out; None means five folds of sources.
+        folds: What to hold out; None means `default_folds`.
         seed: Of those folds.
 
     Raises:
@@ -72,7 +71,7 @@ def choose_rank(
         for rank in ranks:
             yield fit_basis(train, rank, ridge=ridge, ridge_basis=ridge_basis, start=start, tolerance=1e-5).model
 
-    return _choose(design, ranks, models, folds_by_source(design, N_FOLDS, seed) if folds is None else folds)
+    return _choose(design, ranks, models, folds or default_folds(design, seed))
 
 
 def choose_tau(
@@ -91,7 +90,7 @@ def choose_tau(
         design: The training rows; no other enters the choice.
         taus: Candidates, ascending from 0; None covers margins' standard deviations from 0.25 to 5.6.
         ridge: Precision of the Gaussian prior of theta around 0.
-        folds: What to hold out; None means five folds of sources.
+        folds: What to hold out; None means `default_folds`.
         seed: Of those folds.
 
     Raises:
@@ -111,7 +110,7 @@ def choose_tau(
         for tau in taus[1:]:
             yield panel.model(theta, tau, axes)
 
-    return _choose(design, taus, models, folds_by_source(design, N_FOLDS, seed) if folds is None else folds)
+    return _choose(design, taus, models, folds or default_folds(design, seed))
 
 
 def _choose(

@@ -11,7 +11,7 @@ from pluralign.evaluation import Interval, Table, combine_seeds, paired_differen
 from pluralign.heterogeneity.power import Power
 from pluralign.heterogeneity.score_tests import Tests
 from pluralign.studies.diagnosis import Diagnosis
-from pluralign.studies.groups import cluster_gains, find_losers, find_minority, stability_of
+from pluralign.studies.groups import ClusterGain, find_losers, find_minority, stability_of
 from pluralign.studies.kept import SeedResult
 from pluralign.studies.ladder import LADDER
 from pluralign.studies.settings import StudySettings
@@ -26,6 +26,7 @@ def conclude(
     *,
     described: Mapping[str, str] | None = None,
     reference: IntArray | None = None,
+    gains: Sequence[ClusterGain] = (),
     diagnosis: Diagnosis | None = None,
 ) -> Verdict:
     """The verdict on the rung that cross-validation chose most often (the simplest of equals).
@@ -35,14 +36,15 @@ def conclude(
         table: Of the seen users.
         settings: Of the study.
         described: The rungs fitted to all rows in words; None takes those of a split that chose the candidate.
-        reference: Cluster of every user in the fit to all rows; None leaves out what a minority pays.
+        reference: Cluster of every user in the fit to all rows; None where there are no clusters.
+        gains: What each of these clusters gains; none leaves out what a minority pays.
         diagnosis: Whether tastes differ at all; None leaves it out.
     """
     candidate = voted(seeds)
     if described is None:
         chooser = next((seed for seed in seeds if seed.candidate == candidate), seeds[0])
         described = {name: str(rung["described"]) for name, rung in chooser.rungs.items()}
-    beside = look_beside(seeds, settings, described, reference, diagnosis)
+    beside = look_beside(seeds, settings, described, reference, gains, diagnosis)
     pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
     if candidate == "pooled":
         none = paired_difference(pooled, pooled, "log_prob", level=settings.level)
@@ -81,6 +83,7 @@ def look_beside(
     settings: StudySettings,
     described: Mapping[str, str],
     reference: IntArray | None,
+    gains: Sequence[ClusterGain],
     diagnosis: Diagnosis | None,
 ) -> Beside:
     """What the verdict says beside the candidate's gains."""
@@ -88,7 +91,6 @@ def look_beside(
     pooled = combine_seeds([seed.test["pooled"] for seed in seeds])
     own = None if personal is None else combine_seeds([seed.test[personal] for seed in seeds])
     stable = [value for seed in seeds if (value := stability_of(seed.rungs)) is not None]
-    gains = [] if reference is None else cluster_gains(seeds, reference, level=settings.level)
     power = None if diagnosis is None else diagnosis.power
     return Beside(
         taste_p=None if diagnosis is None or diagnosis.tests is None else _taste_p(diagnosis.tests),

@@ -39,6 +39,7 @@ from pluralign.studies.asking import ask_unseen, check_askable, query_curves
 from pluralign.studies.conclusion import best_of_taste, conclude
 from pluralign.studies.diagnosis import Diagnosis, diagnose
 from pluralign.studies.features import FeatureSource, Step, say_nothing
+from pluralign.studies.groups import cluster_gains
 from pluralign.studies.kept import Kept, SeedResult
 from pluralign.studies.ladder import LADDER, Rung, choose_rung, fit_ladder
 from pluralign.studies.latent import describe_latent
@@ -142,7 +143,10 @@ def run_study(
         on_step=on_step,
     )
     described = {name: rung.described for name, rung in whole.rungs.items()}
-    verdict = conclude(seeds, table, settings, described=described, reference=whole.cluster, diagnosis=diagnosis)
+    gains = [] if whole.cluster is None else cluster_gains(seeds, whole.cluster, level=settings.level)
+    verdict = conclude(
+        seeds, table, settings, described=described, reference=whole.cluster, gains=gains, diagnosis=diagnosis
+    )
     latent = describe_latent(
         whole.rungs.get("latent"),
         whole.design,
@@ -160,6 +164,7 @@ def run_study(
         verdict,
         diagnosis,
         reference=whole.cluster,
+        gains=gains,
         latent=latent,
         curves=query_curves(seeds, settings),
     )

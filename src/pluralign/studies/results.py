@@ -21,7 +21,7 @@ from pluralign.files import plain
 from pluralign.queries.curves import QueryCurve
 from pluralign.studies.conclusion import best_of_taste
 from pluralign.studies.diagnosis import Diagnosis
-from pluralign.studies.groups import cluster_gains, describe_users
+from pluralign.studies.groups import ClusterGain, describe_users
 from pluralign.studies.kept import SeedResult
 from pluralign.studies.settings import StudySettings
 from pluralign.studies.verdict import Verdict
@@ -41,6 +41,7 @@ def summarise(
     diagnosis: Diagnosis,
     *,
     reference: IntArray | None,
+    gains: Sequence[ClusterGain] = (),
     latent: Mapping[str, object] | None = None,
     curves: Mapping[str, QueryCurve] | None = None,
 ) -> dict[str, object]:
@@ -56,6 +57,7 @@ def summarise(
         verdict: What to train.
         diagnosis: Whether and how users differ.
         reference: Cluster of every user in the fit to all rows, -1 for none.
+        gains: What each of these clusters gains.
         latent: What `describe_latent` says of the latent rung.
         curves: Query-efficiency curve of every rung that one was asked for.
     """
@@ -75,7 +77,7 @@ def summarise(
         "unseen_users": [{"n_context": m, **each.as_dict()} for m, each in unseen.items()],
         "query_curves": [{"rung": rung, **curve.as_dict()} for rung, curve in (curves or {}).items()],
         "latent": latent,
-        "clusters": [] if reference is None else cluster_gains(seeds, reference, level=settings.level),
+        "clusters": gains,
         "users_of": personal,
         "users": [] if own is None else describe_users(comparisons, own, pooled, reference),
         "heterogeneity": diagnosis.heterogeneity,

@@ -4,7 +4,7 @@ import torch
 
 from pluralign.errors import CacheError, DataError
 from pluralign.policies.generation import generate
-from pluralign.policies.policy import Cluster, Policy, reading
+from pluralign.policies.policy import Cluster, Policy
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full", "frozen"])
@@ -58,16 +58,6 @@ def test_chats_have_log_probs_too(make_policy):
 def test_names_clusters_and_nobody_have_indices(make_policy):
     policy = make_policy(kind="cluster", n_clusters=2)
     assert policy.user_index(["cy", "ann", "zoe", None, Cluster(0), Cluster(1), ""]) == [2, 0, -1, -1, 3, 4, -1]
-
-
-def test_the_models_mode_comes_back(make_policy):
-    policy = make_policy()
-    policy.model.train()
-    with reading(policy.model):
-        assert not policy.model.training
-        assert not torch.is_grad_enabled()
-    assert policy.model.training
-    assert all(module.training for module in policy.model.modules())
 
 
 def test_faults_are_named(make_policy, tmp_path):

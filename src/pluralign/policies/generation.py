@@ -27,9 +27,10 @@ from tqdm.auto import tqdm
 from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.conditioning import user_token_ids
 from pluralign.language_models.packing import SAVING
+from pluralign.language_models.reading import reading
 from pluralign.language_models.tokens import prompt_ids, shorten_prompt
 from pluralign.policies.cache import make_cache
-from pluralign.policies.policy import Policy, Prompt, Reader, read_prompt, reading
+from pluralign.policies.policy import Policy, Prompt, Reader, read_prompt
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
-import torch
 
 from pluralign.comparisons.chats import read_chat
 from pluralign.errors import CacheError, ConfigError, DataError
 from pluralign.language_models.loading import check_tokenizer, load_tokenizer
 from pluralign.language_models.packing import Sequence as Tokens
-from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalPolicy
+from pluralign.language_models.reading import read_values
 from pluralign.language_models.tokens import prompt_ids, response_ids
 from pluralign.language_models.user_tokens import UNKNOWN, ClusterTokens
 from pluralign.types import FloatArray
@@ -107,13 +105,8 @@ class Policy:
             sequences.append(Tokens(prompt=tuple(ids[0]), response=tuple(ids[1]), user=user))
         # What has one prompt shares a row, and rows of one batch have about one length.
         order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i].prompt), sequences[i].prompt))
-        result = np.empty(len(sequences))
-        with reading(self.model):
-            for first in range(0, len(order), batch_size):
-                block = order[first : first + batch_size]
-                packed = pack([sequences[i] for i in block], **self.model.layout).to(self.embedding.weight.device)
-                result[block] = self.model(**packed.tensors()).double().numpy(force=True)
-        return result
+        batches = (np.array(order[first : first + batch_size]) for first in range(0, len(order), batch_size))
+        return read_values(self.model, len(sequences), sequences.__getitem__, batches)
 
     def generate(self, prompts: Sequence[Prompt], users: Sequence[Reader], **settings: Any) -> Any:
         """Write for users: `generate` of `pluralign.policies.generation`."""
@@ -157,15 +150,3 @@ def read_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
         return [dict(each) for each in prompt]
     chat = read_chat(prompt)
     return prompt if chat is None else chat
-
-
-@contextmanager
-def reading(model: torch.nn.Module) -> Iterator[None]:
-    """Without gradients or dropout; the model's mode comes back."""
-    before = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(before)

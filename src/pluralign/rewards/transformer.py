@@ -23,8 +23,8 @@ from pluralign.features.pretrained import pick_device
 from pluralign.files import write_json
 from pluralign.language_models.loading import check_tokenizer, load_tokenizer
 from pluralign.language_models.packing import Sequence as Tokens
-from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalReward
+from pluralign.language_models.reading import read_values
 from pluralign.language_models.tokens import Ragged, prompt_ids, response_ids, shorten_prompt, tokenize
 from pluralign.language_models.user_tokens import UniformTokens
 from pluralign.types import FloatArray
@@ -146,7 +146,6 @@ class TransformerReward:
         if not len(item):
             return np.empty(0)
         layout, model = self.model.layout, self.model
-        device = model.get_input_embeddings().weight.device
         if isinstance(model.users, UniformTokens):
             user = np.full_like(user, UNKNOWN)
         # What has to be read: each text for each user, or each text once where the user is in the head.
@@ -159,24 +158,13 @@ class TransformerReward:
         batch_of[order] = np.arange(len(order)) // batch_size
         batch = batch_of[number.reshape(-1)]
         rows, ends = np.argsort(batch, kind="stable"), np.bincount(batch).cumsum()
-        result = np.empty(len(item))
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad(), tqdm(total=len(order), unit="text", disable=None if progress else True) as bar:
-                for some in np.split(rows, ends[:-1]):
-                    sequences = [
-                        Tokens(
-                            prompt=texts.prompts[int(texts.prompt[i])], response=texts.responses[int(i)], user=int(u)
-                        )
-                        for i, u in zip(item[some], user[some], strict=True)
-                    ]
-                    packed = pack(sequences, **layout).to(device)
-                    result[some] = model(**packed.tensors()).double().numpy(force=True)
-                    bar.update(len(packed.end_row))
-        finally:
-            model.train(training)
-        return result
+
+        def sequence(i: int) -> Tokens:
+            asked, said = texts.prompts[int(texts.prompt[item[i]])], texts.responses[int(item[i])]
+            return Tokens(prompt=asked, response=said, user=int(user[i]))
+
+        with tqdm(total=len(item), unit="reward", disable=None if progress else True) as bar:
+            return read_values(model, len(item), sequence, np.split(rows, ends[:-1]), layout=layout, bar=bar)
 
     def save(self, folder: Path | str) -> None:
         """Write safetensors and JSON into a folder."""

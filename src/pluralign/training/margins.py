@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from pluralign.errors import ConfigError
-from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy
+from pluralign.language_models.reading import read_values
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.training.reference import item_batches, reference_log_probs
 from pluralign.types import FloatArray
@@ -46,18 +45,8 @@ def item_values(
     # Those that can share a row side by side, and prompts of one length, so that there is little padding.
     apart = found[:, 1] if model.place == "before" else np.zeros(len(found))
     order = np.lexsort((found[:, 1], found[:, 0], apart, prompt, tokens.prompts.length[prompt]))
-    values = np.empty(len(found))
-    before = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for rows in _runs(model, tokens, found[order, 0], batch_tokens):
-                pairs = found[order[rows]].tolist()
-                packed = pack([tokens.sequence(i, u) for i, u in pairs], **model.layout)
-                said = model(**packed.to(model.device).tensors())
-                values[order[rows]] = said.double().numpy(force=True)
-    finally:
-        model.train(before)
+    batches = (order[rows] for rows in _runs(model, tokens, found[order, 0], batch_tokens))
+    values = read_values(model, len(found), lambda i: tokens.sequence(*found[i].tolist()), batches)
     return values[inverse.reshape(-1)]
 
 

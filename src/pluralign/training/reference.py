@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from pluralign.errors import ConfigError
 from pluralign.files import replacing
-from pluralign.language_models.packing import pack
+from pluralign.language_models.reading import read_values
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.users import UNKNOWN
 
@@ -158,20 +158,17 @@ def _read(path: Path, n: int) -> np.ndarray | None:
 
 
 def _compute(model: Any, tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int, bar: Any) -> np.ndarray:
-    values = np.empty(len(items), dtype=np.float32)
-    device = model.get_input_embeddings().weight.device
     layout = {**model.layout, "place": "none", "n_tokens": 0}
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), nullcontext() if model.config.tuning == "full" else model.without_adapter():
-            for rows in item_batches(tokens, items, batch_tokens):
-                packed = pack([tokens.sequence(int(item), UNKNOWN) for item in items[rows]], **layout).to(device)
-                values[rows] = model(**packed.tensors()).float().numpy(force=True)
-                bar.update(len(rows))
-    finally:
-        model.train(training)
-    return values
+    with nullcontext() if model.config.tuning == "full" else model.without_adapter():
+        values = read_values(
+            model,
+            len(items),
+            lambda i: tokens.sequence(int(items[i]), UNKNOWN),
+            item_batches(tokens, items, batch_tokens),
+            layout=layout,
+            bar=bar,
+        )
+    return values.astype(np.float32)
 
 
 def item_batches(tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:

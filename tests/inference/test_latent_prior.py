@@ -5,7 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluralign.inference.latent_prior import Message, condition, divergence, fit_prior, message_of
+from pluralign.inference.latent_prior import (
+    Message,
+    condition,
+    divergence,
+    fit_prior,
+    message_of,
+    with_strays,
+)
 from pluralign.users.latent import Gaussians
 
 
@@ -113,3 +120,33 @@ def test_users_who_say_nothing_leave_a_prior_that_is_finite():
     nothing = torch.zeros(5, 2, dtype=torch.float64)
     for components in (1, 3):
         assert all(part.isfinite().all() for part in fit_prior(Message(nothing, nothing), components))
+
+
+def test_strays_are_about_the_average_user_by_hand():
+    # Kinds of variance 0.5 at -2 (weight 1/4) and 2 (3/4): mean 1, variance 0.5 + 9/4 + 3/4 = 3.5.
+    prior = Gaussians(
+        torch.tensor([[0.25, 0.75]]).double().log(),
+        torch.tensor([[[-2.0], [2.0]]]).double(),
+        torch.full((1, 2, 1), 0.5).double().log(),
+    )
+    found = with_strays(prior, 0.2)
+    torch.testing.assert_close(found.log_weight.exp(), torch.tensor([[0.2, 0.6, 0.2]]).double())
+    torch.testing.assert_close(found.mean[..., 0], torch.tensor([[-2.0, 2.0, 1.0]]).double())
+    torch.testing.assert_close(found.log_variance.exp()[..., 0], torch.tensor([[0.5, 0.5, 0.35]]).double())
+
+
+def test_who_contradicts_himself_is_of_no_kind_and_who_does_not_is_of_his():
+    kinds = Gaussians(
+        torch.tensor([[0.5, 0.5]]).double().log(),
+        torch.tensor([[[-1.0], [1.0]]]).double(),
+        torch.full((1, 2, 1), 0.01).double().log(),
+    )
+    at = torch.tensor([[1.0], [-1.0], [0.05]]).double()
+    message = Message(30 * at, torch.full_like(at, 30.0))
+    # Without strays the third is nearly sure to be of the second kind, which is 30 * 0.05 * 2 / 1.3 nats nearer.
+    alone = condition(kinds, message)
+    assert alone.log_weight.exp()[2].tolist() == pytest.approx([0.0905, 0.9095], abs=1e-4)
+    found = condition(with_strays(kinds), message)
+    assert found.log_weight.exp().argmax(1).tolist() == [1, 0, 2]
+    assert float(found.log_weight.exp()[2, 2]) > 0.99
+    assert float(found.center[2].abs()) < 0.1 < float(alone.center[2])

@@ -35,7 +35,7 @@ from pluralign.inference.latent_elbo import (
     without_z,
 )
 from pluralign.inference.latent_encoder import place_latent
-from pluralign.inference.latent_prior import fit_prior, message_of
+from pluralign.inference.latent_prior import fit_prior, message_of, with_strays
 from pluralign.likelihoods import Logit
 from pluralign.users.heads import Pooled
 from pluralign.users.latent import N_REFERENCES, Gaussians, Latent, require_pairs
@@ -179,7 +179,7 @@ def _settled(
 
 
 def _scaled(model: Latent, by: tuple[float, ...], design: Design, settings: LatentSettings) -> Latent:
-    """Users that differ so much more along each dimension of the linear part; a learned prior begins at theirs."""
+    """Users that differ so much more along each dimension of the linear part; a learned prior begins at theirs, and at strays."""
     taste = model.decoder["taste"]
     model = replace(model, decoder={**model.decoder, "taste": taste * taste.new_tensor(by)})
     if not settings.guided or settings.prior == "normal":
@@ -187,6 +187,8 @@ def _scaled(model: Latent, by: tuple[float, ...], design: Design, settings: Late
     posterior = place_latent(model, design).posterior
     message = message_of(model.prior, Gaussians(*(part[design.user.unique()] for part in posterior)))
     prior = fit_prior(message, len(model.prior_log_weight), seed=settings.seed)
+    if settings.prior == "mixture":
+        prior = with_strays(prior)
     return replace(
         model,
         prior_log_weight=prior.log_weight[0],

@@ -23,6 +23,8 @@ from pluralign.users.latent import Gaussians
 
 _N_ITERATIONS = 100
 _LEAST_VARIANCE = 1e-2  # of a component: users of one kind are not the same user
+STRAYS = 0.1  # share of users of no kind
+_STRAY_VARIANCE = 0.1  # theirs, as a part of all users'
 
 
 class Message(NamedTuple):
@@ -102,6 +104,26 @@ def fit_prior(message: Message, components: int, *, n_starts: int = 8, seed: int
             )
         found.append((evidence, prior))
     return max(found, key=lambda each: each[0])[1]
+
+
+def with_strays(prior: Gaussians, share: float = STRAYS) -> Gaussians:
+    """The prior and, as its last component, users of no kind, who are taken for the average user.
+
+    Without them a user whose answers contradict one another, as no kind's do, is put with some kind all the same. What
+    such users say cannot be learnt from users who are of a kind, so that their share is given.
+
+    Args:
+        prior: A mixture of one user.
+        share: Of the users of no kind.
+    """
+    weight = prior.log_weight.exp()[..., None]
+    mean = (weight * prior.mean).sum(1, keepdim=True)
+    variance = (weight * (prior.log_variance.exp() + (prior.mean - mean) ** 2)).sum(1, keepdim=True)
+    return Gaussians(
+        torch.cat([prior.log_weight + math.log(1 - share), torch.full_like(mean[..., 0], math.log(share))], dim=1),
+        torch.cat([prior.mean, mean], dim=1),
+        torch.cat([prior.log_variance, (_STRAY_VARIANCE * variance).log()], dim=1),
+    )
 
 
 def _spread_out(mean: Float[Tensor, "users latent"], components: int, generator: torch.Generator) -> Gaussians:

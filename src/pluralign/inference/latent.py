@@ -179,7 +179,10 @@ def _settled(
 
 
 def _scaled(model: Latent, by: tuple[float, ...], design: Design, settings: LatentSettings) -> Latent:
-    """Users that differ so much more along each dimension of the linear part; a learned prior begins at theirs, and at strays."""
+    """Users that differ so much more along each dimension of the linear part; a learned prior begins at theirs.
+
+    A mixture has strays beside them, as its last component.
+    """
     taste = model.decoder["taste"]
     model = replace(model, decoder={**model.decoder, "taste": taste * taste.new_tensor(by)})
     if not settings.guided or settings.prior == "normal":

@@ -25,12 +25,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from pluralign.comparisons import Comparisons, split_by_source
 from pluralign.errors import ConfigError, DataError
-from pluralign.features import Standardizer, encode, used_items
+from pluralign.features import Design, Standardizer, encode, used_items
 from pluralign.files import write_json
+from pluralign.inference.basis import fit_basis
 from pluralign.inference.latent import fit_latent
 from pluralign.inference.latent_diagnosis import LatentDiagnosis, diagnose_latent
-from pluralign.inference.latent_elbo import LatentSettings
-from pluralign.inference.pooled import fit_pooled
+from pluralign.inference.latent_elbo import LatentSettings, hold_out, mean_log_prob
+from pluralign.inference.pooled import default_ridges, fit_pooled
 from pluralign.language_models.loading import check_tokenizer
 from pluralign.language_models.tokens import tokenize
 from pluralign.training.latent_data import Contexts, TargetCollator, TargetDataset
@@ -53,7 +54,8 @@ class LatentRewardSettings(Settings):
         alpha: As of `Settings`; below 1 the prior is trained to predict as well, as the generic user is in P-RLHF.
         latent: Of the start and of the bound: a `LatentSettings`, or some of its fields.
         contexts: Contexts drawn for a target in a step; the target is read once.
-        ridge: Precision of the prior of the pooled reward on frozen features; None chooses it by held-out sources.
+        ridge: Precision of the priors of the pooled reward and of the basis on frozen features, where the start begins;
+            None chooses both by held-out sources.
         user_learning_rate: Of the head: decoder, encoder and prior.
     """
 
@@ -224,7 +226,13 @@ def train_latent_reward(
     standardizer = Standardizer.fit(frozen, used_items(comparisons))
     design = context_design(of_users(comparisons, user_ids), frozen, standardizer)
     pooled, report = fit_pooled(design, ridge=settings.ridge)
-    found = fit_latent(design, replace(how, fall_back=False), ridge=report.ridge, start=pooled.theta)
+    found = fit_latent(
+        design,
+        replace(how, fall_back=False),
+        ridge=report.ridge,
+        ridge_basis=choose_ridge_basis(design, report.ridge, how) if settings.ridge is None else settings.ridge,
+        start=pooled.theta,
+    )
     held = of_users(eval, user_ids)
     guessed = None
     if len(held):
@@ -275,6 +283,27 @@ def train_latent_reward(
         write_json(Path(out) / DIAGNOSIS, {"words": trained.words, "tower": diagnosis, "start": found.diagnosis})
     trainer.accelerator.wait_for_everyone()
     return trained
+
+
+def choose_ridge_basis(design: Design, ridge: float, how: LatentSettings) -> float:
+    """The ridge of the basis that predicts held-out sources best; the larger among equals.
+
+    Where tastes cancel there is nothing for a pooled reward to learn, and its own ridge would silence the basis too.
+
+    Args:
+        design: Training rows on frozen features.
+        ridge: Of the pooled reward.
+        how: What is held out, and the rank.
+    """
+    out = hold_out(design, how.held_out, how.seed)
+    part, held = design.take(~out), design.take(out)
+    rank = min(how.latent_dim, design.dim)
+
+    def told(ridge_basis: float) -> float:
+        found = fit_basis(part, rank, ridge=ridge, ridge_basis=ridge_basis, max_evaluations=60, tolerance=1e-5)
+        return mean_log_prob(found.model.predict(held))
+
+    return max((each for each in sorted(default_ridges(design).tolist(), reverse=True) if each), key=told)
 
 
 def of_users(comparisons: Comparisons, user_ids: Sequence[str]) -> Comparisons:

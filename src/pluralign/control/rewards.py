@@ -7,8 +7,9 @@ post-processed alike.
 Pooled fits and latent users are those of the whole library. What control adds:
 
 - The policy sees the *active* dimensions of z alone (mean divergence from the prior above `ACTIVE` nats over the
-  training users); the others are held at the prior's mean. A dimension that says nothing of the user is noise to a
-  policy, and enough of them ruin it.
+  training users; under a mixture, whose dimensions tell which component a user is of without moving within it, also
+  those in which users vary by more than `VARIES`); the others are held at the prior's mean. A dimension that says
+  nothing of the user is noise to a policy, and enough of them ruin it.
 - A pool of latents, under each of which every step of the data has its reward, stands for the expectation over z. Drawn
   from the prior, as in the paper's second algorithm, no latent need be where a user is: between two kinds lies much of
   a normal prior. So it can be drawn from the training users' posteriors, or half from each.
@@ -55,6 +56,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 POOLS: tuple[Pool, ...] = get_args(Pool)
 ACTIVE = 0.02  # nats
+VARIES = 0.02  # variance over users of the posterior mean
 _STEP = 0.5  # of the grid on which win rates are tabulated: an error of h^4 / 384 max |s''''| = 2e-5
 _BLOCK = 2**20
 _PASSES = 100  # over the comparisons, in a fit of DPL: labels without noise let it creep on for hundreds
@@ -360,7 +362,10 @@ def fit_reward(
         return Shared(name=method, model=model, features=task.features, sampled=sampled, seed=seed)
     if method == "vpl":
         fit = fit_latent(_design(sets), settings or control_settings(seed=seed))
-        active = np.flatnonzero(np.asarray(fit.diagnosis.kl) > ACTIVE).astype(np.int32)
+        told = np.asarray(fit.diagnosis.kl) > ACTIVE
+        if fit.model.prior_log_weight.numel() > 1:
+            told |= np.asarray(fit.diagnosis.variance) > VARIES
+        active = np.flatnonzero(told).astype(np.int32)
         return Personal(fit=fit, active=active, features=task.features, pool=pool)
     raise ConfigError(f'unknown method "{method}"; known: {", ".join(METHODS)}')
 

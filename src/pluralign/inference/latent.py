@@ -35,6 +35,7 @@ from pluralign.inference.latent_elbo import (
     without_z,
 )
 from pluralign.inference.latent_encoder import place_latent
+from pluralign.inference.latent_kinds import begin_at_kinds
 from pluralign.inference.latent_prior import fit_prior, message_of, with_strays
 from pluralign.likelihoods import Logit
 from pluralign.users.heads import Pooled
@@ -234,4 +235,5 @@ def _begin(
     some = torch.randint(design.n_rows, (min(design.n_rows, 2**14),), generator=g).to(design.chosen.device)
     deviation = (design.differences(some) @ directions).std(0)
     reference = design.features[design.chosen[some[:N_REFERENCES]]]
-    return initial(settings, theta, directions, deviation, reference)
+    fresh = initial(settings, theta, directions, deviation, reference)
+    return begin_at_kinds(fresh, design, settings.kinds, seed=settings.seed) if settings.kinds else fresh

@@ -51,6 +51,8 @@ class LatentSettings:
         prior: "normal" is N(0, I); "diagonal" learns mean and variances; "mixture" learns `components` of them, for
             users of a few kinds.
         components: Of the mixture.
+        kinds: Classes of a latent-class logit at which an unguided linear decoder, its mixture prior and its encoder
+            begin (`latent_kinds`), more than there are components; 0 begins at random.
         pooling: How the encoder pools comparisons.
         inputs: What it reads of each.
         guided: Whether the decoder begins at a `basis` and the encoder at Newton steps.
@@ -78,6 +80,7 @@ class LatentSettings:
     form: Form = "scalar"
     prior: Prior = "normal"
     components: int = 4
+    kinds: int = 0
     pooling: Pooling = "mean"
     inputs: Inputs = "differences"
     guided: bool = True
@@ -113,9 +116,15 @@ class LatentSettings:
         for name in ("latent_dim", "components", "width", "hidden", "draws", "every", "patience", "users"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("kl_weight", "warmup", "free_bits", "swap_weight", "decay", "steps"):
+        for name in ("kl_weight", "warmup", "free_bits", "swap_weight", "decay", "steps", "kinds"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        told = self.form, self.prior, self.pooling, self.inputs, self.guided
+        if self.kinds and told != ("linear", "mixture", "mean", "differences", False):
+            raise ConfigError(
+                f"kinds is {self.kinds}, with form, prior, pooling, inputs and guided {told}; only an unguided linear "
+                "form with a mixture prior that pools differences by their mean begins at kinds"
+            )
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out is {self.held_out}; it must lie between 0 and 1")
         if not self.learning_rate > 0:

@@ -18,9 +18,10 @@ from pluralign.training.cluster_policies import (
     ClusterPolicies,
     _hold_out,
     cluster_by_features,
-    decision_log_probs,
     train_cluster_policies,
 )
+from pluralign.training.rounds import decision_log_probs
+from pluralign.training.trainer import PreferenceTrainer
 
 from ..tiny_models import save_tiny_llama
 
@@ -85,14 +86,42 @@ def test_what_is_shipped_is_trained_anew_on_the_clusters_found(base, trained, tm
         assert all(torch.equal(adapter[name], other[name]) for name in other)
 
 
-def test_the_best_round_is_kept(base, tmp_path):
-    wrong = {f"user {i}": int(i in (3, 4, 5)) for i in range(7)}
-    trained = train(base, choices(GROUP), tmp_path, assignment=wrong, max_rounds=3, refit=False)
-    margin = trained.margins(choices(GROUP), cache=tmp_path)[:, :2]
+ROUNDS = {"assignment": {f"user {i}": int(i in (3, 4, 5)) for i in range(7)}, "max_rounds": 3, "refit": False}
+
+
+@pytest.fixture(scope="module")
+def in_rounds(base, tmp_path_factory) -> ClusterPolicies:
+    return train(base, choices(GROUP), tmp_path_factory.mktemp("cache"), **ROUNDS)
+
+
+def test_the_best_round_is_kept(in_rounds, tmp_path):
+    margin = in_rounds.margins(choices(GROUP), cache=tmp_path)[:, :2]
     per_user = np.zeros((7, 2))
     np.add.at(per_user, choices(GROUP).user, decision_log_probs(choices(GROUP), margin).numpy())
-    best = max(each.log_likelihood for each in trained.rounds)
+    best = max(each.log_likelihood for each in in_rounds.rounds)
     assert per_user.max(1).sum() == pytest.approx(best, abs=1e-3)
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(base, in_rounds, tmp_path, monkeypatch):
+    run, n_trained = PreferenceTrainer.train, []
+
+    def dies(trainer, *_, **__):
+        if len(n_trained) == 5:  # in the second round, after two of its three adapters
+            raise KeyboardInterrupt
+        n_trained.append(run(trainer))
+
+    monkeypatch.setattr(PreferenceTrainer, "train", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(base, choices(GROUP), tmp_path, out=tmp_path / "out", **ROUNDS)
+    monkeypatch.setattr(PreferenceTrainer, "train", lambda trainer, *_, **__: n_trained.append(run(trainer)))
+    again = train(base, choices(GROUP), tmp_path, out=tmp_path / "out", **ROUNDS)
+    assert len(n_trained) == 3 * len(again.rounds)
+    assert again.rounds == in_rounds.rounds
+    adapters = zip((*again.adapters, again.generic), (*in_rounds.adapters, in_rounds.generic), strict=True)
+    for mine, other in adapters:
+        assert all(torch.equal(mine[name], other[name]) for name in other)
+    with pytest.raises(ConfigError, match="holds another run: clusters differ"):
+        train(base, choices(GROUP), tmp_path, out=tmp_path / "out", soft=True, **ROUNDS)
 
 
 def test_saved_clusters_are_ordinary_policies(trained, tmp_path):

@@ -234,6 +234,7 @@ def train_clusters(
     start: Annotated[str, typer.Option(help="From `features` (a fit on frozen ones) or at `random`.")] = "features",
     soft: Annotated[bool, typer.Option("--soft", help="Rows weigh by the posterior of their user's cluster.")] = False,
     held_out: Annotated[float, typer.Option(help="Share of the sources that users are assigned by.")] = 0.0,
+    fresh: Fresh = False,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
@@ -260,6 +261,7 @@ def train_clusters(
         start=start,
         soft=soft,
         held_out=held_out,
+        resume=not fresh,
         seed=seed or 0,
     )
 

@@ -42,54 +42,37 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import TrainingArguments
 
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError, NoComparisonsError
 from pluralign.features import Design, Standardizer, Trainable, encode, fit_encoder, make_encoder, used_items
 from pluralign.files import plain, write_json
 from pluralign.inference.clusters import fit_clusters
-from pluralign.inference.hard_em import assign_users, classify, fill_empty
-from pluralign.inference.soft_em import posterior
+from pluralign.inference.hard_em import assign_users
 from pluralign.language_models.personal import PersonalPolicy
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
-from pluralign.likelihoods import Logit
 from pluralign.training.data import PairDataset
-from pluralign.training.margins import policy_reference, row_margins
+from pluralign.training.margins import policy_reference
 from pluralign.training.reference import default_cache_dir, reference_log_probs
+from pluralign.training.rounds import (
+    Alternation,
+    Round,
+    Values,
+    cluster_margins,
+    copy_values,
+    decision_log_probs,
+    load_values,
+)
 from pluralign.training.settings import PolicySettings, changed
-from pluralign.training.train import TOKENIZER, make_arguments, make_config, prepare
-from pluralign.training.trainer import PreferenceTrainer
+from pluralign.training.train import CHECKPOINTS, TOKENIZER, find_run, make_arguments, make_config, prepare, run_key
 from pluralign.types import FloatArray, IntArray
-from pluralign.users import UNKNOWN
 
-Values: TypeAlias = dict[str, Tensor]
 CLUSTERS = "clusters.json"
 NOBODY = {"kind": "uniform", "n_tokens": 0}
-TOLERANCE = 0.01  # nats per decision: a round in which nobody moves and that gains less is the last
-LEAST_WEIGHT = 1e-3  # rows of a smaller posterior are left out of a soft cluster's training
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """What a round of training and assigning came to.
-
-    Attributes:
-        start: Which restart it belongs to.
-        log_likelihood: Hard: sum_u max_k of the users' log-likelihoods; soft: of the mixture. In nats.
-        sizes: Users of each cluster after the round.
-        moved: Users whom the round put elsewhere.
-    """
-
-    start: int
-    log_likelihood: float
-    sizes: tuple[int, ...]
-    moved: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,7 +128,7 @@ class ClusterPolicies:
         columns = []
         for cluster in (*range(self.n_clusters), None):
             with self.use(cluster) as model:
-                columns.append(_margins(model, tokens, reference, self.settings.beta, batch_tokens))
+                columns.append(cluster_margins(model, tokens, reference, self.settings.beta, batch_tokens))
         return np.stack(columns, axis=1)
 
     def assign(self, comparisons: Comparisons, **settings: Any) -> IntArray:
@@ -201,6 +184,7 @@ def train_cluster_policies(
     n_starts: int = 1,
     held_out: float = 0.0,
     refit: bool = True,
+    resume: bool = True,
     out: str | Path | None = None,
     settings: PolicySettings | None = None,
     args: Mapping[str, Any] | None = None,
@@ -224,7 +208,8 @@ def train_cluster_policies(
         n_starts: Random starts, all run to their end.
         held_out: Share of the sources whose decisions are not trained on and that users are assigned by.
         refit: Whether to train the adapters anew on the clusters found, which costs as much as a round.
-        out: Folder to save to.
+        resume: Go on where a killed run of the same call stopped. Else begin anew, over what `out` holds.
+        out: Folder to save to; every adapter that was trained on the way is in `out/checkpoints`.
         settings: Of training; its users are nobody's and its alpha 0.
         args: Fields of `TrainingArguments`, for one adapter's training in one round.
         cache: Folder of the reference's log-probabilities.
@@ -233,7 +218,7 @@ def train_cluster_policies(
         changes: Fields of `settings`, by name.
 
     Raises:
-        ConfigError: A setting is not accepted, or a user has no cluster in `assignment`.
+        ConfigError: A setting is not accepted, a user has no cluster in `assignment`, or `out` holds another run.
         NoComparisonsError: All of a user's decisions are held out, or none.
     """
     settings = changed(PolicySettings(users=NOBODY, alpha=0.0, seed=seed) if settings is None else settings, changes)
@@ -249,7 +234,7 @@ def train_cluster_policies(
         config = make_config(base, (), settings, beta=settings.beta)
         model = PersonalPolicy.make(config, seed=settings.seed, **(loading or {}))
         model.to(arguments.device)
-        fit = _Fit(
+        fit = Alternation(
             model=model,
             comparisons=comparisons,
             tokens=tokens,
@@ -274,11 +259,20 @@ def train_cluster_policies(
         else:
             rng = np.random.default_rng(seed)
             starts = [rng.permutation(np.arange(n_users) % n_clusters).astype(np.int32) for _ in range(n_starts)]
+        if out is not None:
+            kept = Path(out) / CHECKPOINTS
+            note = run_key(model, PairDataset(tokens=tokens), settings, arguments)
+            note["clusters"] = {"starts": starts, "soft": soft, "held_out": held_out, "seed": seed}
+            with arguments.main_process_first(desc="looking for a run to go on with"):
+                if arguments.process_index == 0:
+                    find_run(kept, note, resume)
+            fit = replace(fit, kept=kept)
         ended = [fit.run(each, n_clusters, max_rounds, number) for number, each in enumerate(starts)]
         best = max(ended, key=lambda each: each.log_likelihood)
         if refit and max_rounds:
             whole = replace(fit, judged=None)
-            best = replace(best, adapters=whole.train_all((fit.begin,) * (n_clusters + 1), best.membership))
+            begin = (fit.begin,) * (n_clusters + 1)
+            best = replace(best, adapters=whole.train_all(begin, best.membership, f"refit-{len(best.rounds)}"))
         found = ClusterPolicies(
             model=model,
             tokenizer=tokenizer,
@@ -307,155 +301,6 @@ def cluster_by_features(
     found = fit_clusters(design, n_clusters, soft=False, ridge=1.0, seed=seed, exact=False).model.membership.argmax(1)
     number = {name: i for i, name in enumerate(comparisons.user_ids)}
     return found.numpy(force=True)[[number[name] for name in user_ids]].astype(np.int32)
-
-
-def decision_log_probs(comparisons: Comparisons, margin: FloatArray) -> Tensor:
-    """Log-probability of every decision under every policy, in nats, (decisions, policies).
-
-    Args:
-        comparisons: The decisions.
-        margin: Of every row under every policy, (rows, policies).
-    """
-    design = Design.of(comparisons, torch.zeros(len(comparisons.items), 0, dtype=torch.float64))
-    return Logit().log_prob(torch.as_tensor(margin, dtype=torch.float64), design.decisions) * design.weight[:, None]
-
-
-def copy_values(model: PersonalPolicy) -> Values:
-    """What training has made of a model so far."""
-    return {name: value.detach().clone() for name, value in model.trained().items()}
-
-
-def load_values(model: PersonalPolicy, values: Values) -> None:
-    """Put trained values back."""
-    with torch.no_grad():
-        for name, value in model.trained().items():
-            value.copy_(values[name])
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _State:
-    """A run of the alternation at its best round."""
-
-    adapters: tuple[Values, ...]
-    cluster: IntArray
-    membership: FloatArray
-    log_likelihood: float
-    rounds: tuple[Round, ...]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Fit:
-    """What the rounds of all starts share. Users are numbered as in `tokens`; `judged` marks the decisions assigned by,
-    or is None where all are both trained on and assigned by."""
-
-    model: PersonalPolicy
-    comparisons: Comparisons
-    tokens: PreferenceTokens
-    reference: np.ndarray
-    settings: PolicySettings
-    args: TrainingArguments
-    begin: Values
-    judged: np.ndarray | None
-    soft: bool
-
-    def run(self, cluster: IntArray, n_clusters: int, max_rounds: int, start: int) -> _State:
-        """Train and assign by turns from an assignment."""
-        adapters = (self.begin,) * (n_clusters + 1)
-        membership = np.eye(n_clusters)[cluster]
-        best: _State | None = None
-        rounds: list[Round] = []
-        for _ in range(max(1, max_rounds)):
-            adapters = self.train_all(adapters, membership)
-            log_prob = self.user_log_prob(adapters[:-1])
-            value, found = self.assign(log_prob, membership)
-            if max_rounds == 0:
-                value, found = float((membership * log_prob).sum()), membership
-            moved = found.argmax(1) != membership.argmax(1)
-            rounds.append(
-                Round(
-                    start=start,
-                    log_likelihood=value,
-                    sizes=tuple(np.bincount(found.argmax(1), minlength=n_clusters).tolist()),
-                    moved=int(moved.sum()),
-                )
-            )
-            if best is None or value > best.log_likelihood:
-                best = _State(
-                    adapters=adapters,
-                    cluster=found.argmax(1).astype(np.int32),
-                    membership=found,
-                    log_likelihood=value,
-                    rounds=(),
-                )
-            membership = self.refilled(found, log_prob)
-            gain = np.inf if len(rounds) < 2 else value - rounds[-2].log_likelihood
-            n_judged = self.comparisons.n_decisions if self.judged is None else int(self.judged.sum())
-            if not moved.any() and gain < TOLERANCE * n_judged:
-                break
-        assert best is not None
-        return _State(**{**best.__dict__, "rounds": tuple(rounds)})
-
-    def train_all(self, adapters: tuple[Values, ...], membership: FloatArray) -> tuple[Values, ...]:
-        """Each cluster's adapter after training on its members, and last everybody's."""
-        shares = np.concatenate([membership, np.ones((len(membership), 1))], axis=1)
-        return tuple(self.train(values, shares[:, k]) for k, values in enumerate(adapters))
-
-    def train(self, values: Values, share: FloatArray) -> Values:
-        """An adapter after DPO on rows weighted by their users' shares, (users,)."""
-        tokens = self.tokens
-        keep = share[tokens.user] > LEAST_WEIGHT
-        if self.judged is not None:
-            keep &= ~self.judged[self.comparisons.decision]
-        if not keep.any():
-            return values
-        rows = tokens.take(keep)
-        rows = replace(rows, weight=rows.weight * share[rows.user])
-        load_values(self.model, values)
-        trainer = PreferenceTrainer(
-            self.model, self.args, self.settings, train=PairDataset(tokens=rows, reference=self.reference)
-        )
-        trainer.train()
-        return copy_values(self.model)
-
-    def user_log_prob(self, adapters: tuple[Values, ...]) -> FloatArray:
-        """Log-likelihood of each user's decisions under each adapter, in nats, (users, adapters)."""
-        columns = []
-        for values in adapters:
-            load_values(self.model, values)
-            columns.append(_margins(self.model, self.tokens, self.reference, self.settings.beta))
-        log_prob = decision_log_probs(self.comparisons, np.stack(columns, axis=1)).numpy()
-        if self.judged is not None:
-            log_prob = log_prob * self.judged[:, None]
-        total = np.zeros((len(self.tokens.user_ids), len(adapters)))
-        np.add.at(total, self.tokens.user[self.comparisons.first_row], log_prob)
-        return total
-
-    def assign(self, log_prob: FloatArray, membership: FloatArray) -> tuple[float, FloatArray]:
-        """The objective, and the membership that attains it."""
-        users = torch.as_tensor(log_prob)[:, None]
-        if self.soft:
-            share = torch.as_tensor(membership.mean(0)).clamp(min=1e-12)[None]
-            value, found = posterior(users, share)
-        else:
-            value, found = classify(users)
-        return float(value[0]), found[:, 0].numpy()
-
-    def refilled(self, membership: FloatArray, log_prob: FloatArray) -> FloatArray:
-        """A membership in which no cluster is empty."""
-        if self.soft:
-            return membership
-        size = np.bincount(self.tokens.user, minlength=len(membership)).astype(np.float64)
-        filled = fill_empty(
-            torch.as_tensor(membership)[:, None], torch.as_tensor(log_prob)[:, None], torch.as_tensor(size)
-        )
-        return filled[:, 0].numpy()
-
-
-def _margins(
-    model: PersonalPolicy, tokens: PreferenceTokens, reference: np.ndarray, beta: float, batch_tokens: int = 16384
-) -> FloatArray:
-    nobody = np.full(len(tokens), UNKNOWN)
-    return row_margins(model, tokens, nobody, reference=reference, beta=beta, batch_tokens=batch_tokens)
 
 
 def _tokens(comparisons: Comparisons, tokenizer: Any, settings: PolicySettings) -> PreferenceTokens:

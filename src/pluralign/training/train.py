@@ -204,7 +204,7 @@ def run(trainer: Trainer, note: dict[str, Any], *, resume: bool = True) -> None:
     """
     args, checkpoints = trainer.args, Path(trainer.args.output_dir)
     with args.main_process_first(desc="looking for a run to go on with"):
-        last = _find_run(checkpoints, note, resume) if args.process_index == 0 else last_checkpoint(checkpoints)
+        last = find_run(checkpoints, note, resume) if args.process_index == 0 else last_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     trainer.accelerator.wait_for_everyone()
 
@@ -318,7 +318,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(found, default=(0, None))[1]
 
 
-def _find_run(folder: Path, note: dict[str, Any], resume: bool) -> Path | None:
+def find_run(folder: Path, note: dict[str, Any], resume: bool) -> Path | None:
     """The checkpoint to go on from, or None; notes in the folder what run it is."""
     path = folder / RUN
     if resume and path.is_file():

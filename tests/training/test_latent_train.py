@@ -160,16 +160,21 @@ def values(reward):
     return {name: value.detach().clone() for name, value in reward.tower.trained().items()}
 
 
-def test_a_run_that_died_ends_as_one_that_did_not(trained_latent, base_folder, tastes, tmp_path):
-    def run():
-        return train_latent_reward(tastes, base_folder, out=tmp_path, **TASTES)
+def test_a_run_that_died_ends_as_one_that_did_not(base_folder, tmp_path):
+    data, settings = make_tastes(6, 10), {**TASTES, "args": {**TASTES["args"], "max_steps": 4}}
 
+    def run(name, **more):
+        return train_latent_reward(data, base_folder, out=tmp_path / name, **settings, **more).reward
+
+    whole = values(run("whole"))
     with pytest.raises(KeyboardInterrupt):
-        train_latent_reward(tastes, base_folder, out=tmp_path, callbacks=[Stop(5)], **TASTES)
-    whole, torn = values(trained_latent[0].reward), values(run().reward)
+        run("torn", callbacks=[Stop(3)])
+    torn = values(run("torn"))
     assert whole.keys() == torn.keys()
     for name, value in whole.items():
         assert torch.equal(torn[name], value), name
+    history = json.loads((tmp_path / "torn" / "training.json").read_text())
+    assert [each["step"] for each in history if "loss" in each] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -221,9 +226,10 @@ def test_a_user_who_is_not_the_models_is_named(trained_latent, base_folder, tast
         LatentTrainer(tower, args, LatentRewardSettings(), train=TargetDataset(tokens=tokens, contexts=contexts))
 
 
-def test_tastes_that_cancel_do_not_silence_the_basis(trained_latent, tastes):
-    features = trained_latent[0].reward.frozen_features(tastes)[:, :6]
-    design = context_design(tastes, features, Standardizer.fit(features))
+def test_tastes_that_cancel_do_not_silence_the_basis(trained_latent):
+    few = make_tastes(8, 12)
+    features = trained_latent[0].reward.frozen_features(few)[:, :6]
+    design = context_design(few, features, Standardizer.fit(features))
     _, report = fit_pooled(design)
     chosen = choose_ridge_basis(design, report.ridge, LatentSettings(latent_dim=1))
     assert report.ridge >= 100 * chosen

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, as the hub's library is imported: no test asks the network
+
 import jaxtyping
 import pytest
 from hypothesis import settings
@@ -34,3 +36,8 @@ def whole_runs() -> Iterator[None]:
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tutorials, a minute each, begin: at the end one of two workers would wait for them."""
+    items.sort(key=lambda item: item.path.name != "test_tutorials.py")

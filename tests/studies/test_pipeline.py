@@ -190,7 +190,18 @@ def test_a_study_killed_at_any_time_goes_on(tmp_path, population, quick):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=heed,
+        )
+
+    def heed() -> None:
+        """Ctrl-C stops it also where the tests run in the background, where shells have it ignored."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     process = run()
     while not (out / "seeds" / "0.json").is_file():

@@ -36,8 +36,3 @@ def whole_runs() -> Iterator[None]:
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
     torch.set_num_threads(threads)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tutorials, a minute each, begin: at the end one of two workers would wait for them."""
-    items.sort(key=lambda item: item.path.name != "test_tutorials.py")

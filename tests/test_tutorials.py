@@ -21,6 +21,7 @@ def test_the_tutorial_on_simulated_users(tmp_path, monkeypatch):
 
 
 @pytest.mark.data
+@pytest.mark.study
 @pytest.mark.usefixtures("whole_runs")
 def test_the_tutorial_on_real_answers(tmp_path, monkeypatch, data_dir):
     monkeypatch.chdir(tmp_path)
@@ -28,6 +29,7 @@ def test_the_tutorial_on_real_answers(tmp_path, monkeypatch, data_dir):
     run("real.md")
 
 
+@pytest.mark.study
 @pytest.mark.usefixtures("whole_runs")
 def test_the_tutorial_on_a_language_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -21,8 +21,8 @@ from numpy import ndarray
 from pluralign.control import drawing
 from pluralign.control.bayes import kinds_posterior
 from pluralign.control.choices import Rearrange, Tidy, choice_settings
-from pluralign.control.evaluation import Success, success_difference, success_interval
-from pluralign.control.results import claim, cluster_of, keep_seed, predictions_of, runs_of
+from pluralign.control.evaluation import Success, cluster_of, success_difference, success_interval
+from pluralign.control.results import claim, keep_seed, predictions_of, runs_of
 from pluralign.control.rewards import Personal, fit_reward
 from pluralign.control.settings import RunSettings
 from pluralign.errors import ConfigError
@@ -189,7 +189,7 @@ def _gathered(task: Rearrange | Tidy, settings: ChoiceSettings, kept: list[dict[
             success=success_interval(own, task.users if len(task.users) <= FEW_KINDS else ()),
             below_bayes=success_difference(others["bayes"], own) if "bayes" in others else None,
             over_baseline=success_difference(own, others["btl"]) if "btl" in others else None,
-            accuracy=mean_interval(predicted, "accuracy", cluster=cluster_of(settings)),
+            accuracy=mean_interval(predicted, "accuracy", cluster=cluster_of(settings.seeds)),
         )
 
     return ChoiceResult(

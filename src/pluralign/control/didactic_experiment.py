@@ -18,8 +18,9 @@ from numpy import ndarray
 
 from pluralign.control import drawing
 from pluralign.control.didactic import LENGTH, Didactic
+from pluralign.control.evaluation import cluster_of
 from pluralign.control.preferences import draw_sets
-from pluralign.control.results import claim, cluster_of, keep_seed, predictions_of
+from pluralign.control.results import claim, keep_seed, predictions_of
 from pluralign.control.rewards import Personal, fit_reward
 from pluralign.control.settings import RunSettings
 from pluralign.evaluation import Interval, mean_interval, paired_difference
@@ -101,7 +102,7 @@ def run_didactic(
     places = task.places(201)
     truth = task.rewards(places)
     pairs = np.random.default_rng(settings.seed).random((2, 50_000, 1)) * LENGTH
-    cluster = cluster_of(settings)
+    cluster = cluster_of(settings.seeds)
     joined = {
         method: predictions_of([each["methods"][method]["predicted"] for each in kept], settings.users)
         for method in METHODS

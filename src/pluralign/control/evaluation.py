@@ -156,7 +156,7 @@ def success_difference(a: Sequence[Run], b: Sequence[Run], *, level: float = 0.9
     """
     if len(a) != len(b):
         raise DataError(f"one method has {len(a)} runs and the other {len(b)}; compare the same seeds")
-    return paired_difference(_episodes(a), _episodes(b), "probability", cluster=_cluster(a), level=level)
+    return paired_difference(_episodes(a), _episodes(b), "probability", cluster=cluster_of(len(a)), level=level)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -225,12 +225,13 @@ def swap_users(
     )
 
 
-def _cluster(runs: Sequence[Run]) -> str:
-    return "both" if len(runs) > 1 else "user"
+def cluster_of(n_trainings: int) -> str:
+    """What intervals are clustered by: users, and trainings where there are several."""
+    return "both" if n_trainings > 1 else "user"
 
 
 def _mean(runs: Sequence[Run], level: float) -> Interval:
-    return mean_interval(_episodes(runs), "probability", cluster=_cluster(runs), level=level)
+    return mean_interval(_episodes(runs), "probability", cluster=cluster_of(len(runs)), level=level)
 
 
 def as_predictions(

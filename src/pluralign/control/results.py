@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pluralign.control.evaluation import Run, Success, success_difference, success_interval
+from pluralign.control.evaluation import Run, Success, cluster_of, success_difference, success_interval
 from pluralign.control.settings import ControlSettings, RunSettings, read_row
 from pluralign.errors import CacheError
 from pluralign.evaluation import Interval, Predictions, combine_seeds, mean_interval, paired_difference
@@ -131,7 +131,7 @@ def gather(kinds: tuple[str, ...], settings: ControlSettings, out: Path) -> Cont
         method: predictions_of([each["predicted"] for each in found], settings.users) for method, found in fits.items()
     }
     runs = {row: runs_of(found, settings.users) for row, found in kept.items()}
-    cluster = cluster_of(settings)
+    cluster = cluster_of(settings.seeds)
     success = {row: success_interval(each, kinds) for row, each in runs.items()}
     baseline = next((row for row in settings.rows if read_row(row)[0] == BASELINE), None)
     oracle = next((success[row] for row in settings.rows if read_row(row)[0] == ORACLE), None)
@@ -199,8 +199,3 @@ def runs_of(kept: Sequence[Mapping[str, Any]], n_users: int) -> list[Run]:
         )
         for number, each in enumerate(kept)
     ]
-
-
-def cluster_of(settings: RunSettings) -> str:
-    """What intervals are clustered by: users, and trainings where there are several."""
-    return "both" if settings.seeds > 1 else "user"

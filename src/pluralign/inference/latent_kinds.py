@@ -7,8 +7,8 @@ neither from a random start where kinds are many and alike. Both are written dow
 - Heads h_k and shares s_k maximise the mixture likelihood sum_u log sum_k s_k prod_j P(y_j | h_k), by Adam on random
   users, from small random heads and more of them than are kept: the surplus dies out, and what would have been a local
   optimum with two kinds under one head is then rare. (An EM of two heads under one kind never parts them again.)
-- The decoder's directions are those in which the heads that are kept differ, so that the
-  components have variance 1 along each; a component of the prior sits at each head.
+- The decoder's directions are those in which the heads that are kept differ, on such a scale that the components have
+  variance 1 along each; a component of the prior sits at each head.
 - The encoder computes, of every comparison and head, what the answer costs, max(0, log 2 - margin), which is near
   -log P where that matters; pooling averages it over the user's comparisons; and its head solves for the message
   that gives every component the weight exp(-cost). That is exact arithmetic of its first weights, not an approximation

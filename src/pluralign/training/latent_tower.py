@@ -32,6 +32,7 @@ from pluralign.language_models.loading import load_language_model
 from pluralign.language_models.packing import Packed, pack
 from pluralign.language_models.packing import Sequence as Tokens
 from pluralign.language_models.personal import PersonalConfig, PersonalModel
+from pluralign.language_models.reading import reading
 from pluralign.language_models.user_tokens import UserTokens
 from pluralign.likelihoods import Decisions
 from pluralign.rewards.transformer import read_texts
@@ -302,18 +303,13 @@ class TowerEncoder:
         order = np.lexsort((lengths[1], texts.prompt, lengths[0]))[::-1].tolist()
         out = np.empty((len(order), self.dim), dtype=np.float32)
         bare = self.frozen and tower.config.tuning == "lora"
-        training = tower.training
-        tower.eval()
-        try:
-            with torch.no_grad(), tower.without_adapter() if bare else nullcontext():
-                for at in range(0, len(order), batch_size):
-                    some = order[at : at + batch_size]
-                    read = [
-                        Tokens(prompt=texts.prompts[int(texts.prompt[i])], response=texts.responses[i], user=UNKNOWN)
-                        for i in some
-                    ]
-                    packed = pack(read, **tower.layout).to(tower.get_input_embeddings().weight.device)
-                    out[some] = tower(**packed.tensors()).numpy(force=True)
-        finally:
-            tower.train(training)
+        with reading(tower), tower.without_adapter() if bare else nullcontext():
+            for at in range(0, len(order), batch_size):
+                some = order[at : at + batch_size]
+                read = [
+                    Tokens(prompt=texts.prompts[int(texts.prompt[i])], response=texts.responses[i], user=UNKNOWN)
+                    for i in some
+                ]
+                packed = pack(read, **tower.layout).to(tower.get_input_embeddings().weight.device)
+                out[some] = tower(**packed.tensors()).numpy(force=True)
         return out[number]

@@ -6,7 +6,10 @@ neither from a random start where kinds are many and alike. Both are written dow
 
 - Heads h_k and shares s_k maximise the mixture likelihood sum_u log sum_k s_k prod_j P(y_j | h_k), by Adam on random
   users, from small random heads and more of them than are kept: the surplus dies out, and what would have been a local
-  optimum with two kinds under one head is then rare. (An EM of two heads under one kind never parts them again.)
+  optimum with two kinds under one head is then rare.
+  (An EM of two heads under one kind never parts them again: of the maze's ten goals,
+  1,000 users with 64 comparisons, `fit_clusters` with four starts finds seven and puts 71 % of the users with their
+  like, this all ten and 93 %, one run each in about the same time.)
 - The decoder's directions are those in which the heads that are kept differ, on such a scale that the components have
   variance 1 along each; a component of the prior sits at each head.
 - The encoder computes, of every comparison and head, what the answer costs, max(0, log 2 - margin), which is near

@@ -39,7 +39,15 @@ def test_a_text_is_its_tokens_and_its_response_ends(tokenizer):
     assert tokenizer.decode(one.prompt) == "ab"
     assert tokenizer.decode(one.response) == " c<|eos|>"
     assert one.user == 3
-    assert tokens.lengths().tolist() == [2 + 3 + 2]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "chosen", "lengths"),
+    [(["a", "abcdef"], ["b", "bcd"], [1, 6]), (["a", "abc"], ["b", "bcdefghi"], [1 + 1 + 2, 8 + 1 + 2])],
+)
+def test_rows_are_as_long_as_what_differs_more(tokenizer, prompts, chosen, lengths):
+    table = from_columns(prompt=prompts, chosen=chosen, rejected=["z", "z"], user=["u", "v"])
+    assert tokenize(table, tokenizer).lengths().tolist() == lengths  # responses end with a token
 
 
 def test_an_end_that_is_written_out_is_not_doubled(tokenizer):

@@ -117,9 +117,13 @@ class PreferenceTokens:
         return Sequence(prompt=self.prompts[int(self.prompt[item])], response=self.responses[item], user=user)
 
     def lengths(self) -> np.ndarray:
-        """Number of tokens of every row, its prompt counted once, (rows,)."""
+        """Number of tokens of each row's prompt, or of its two responses: whichever differs more from row to row.
+
+        A batch pads the two apart, so rows of like length waste little. (rows,).
+        """
         own = self.responses.length
-        return self.prompts.length[self.prompt[self.chosen]] + own[self.chosen] + own[self.rejected]
+        prompts, responses = self.prompts.length[self.prompt[self.chosen]], own[self.chosen] + own[self.rejected]
+        return prompts if prompts.std() > responses.std() else responses
 
     def take(self, rows: np.ndarray) -> PreferenceTokens:
         """Some rows, by index or mask; items, prompts and users keep their numbers."""

@@ -36,6 +36,7 @@ from pluralign.evaluation import (
 )
 from pluralign.evaluation.table import GAINS
 from pluralign.language_models.personal import PersonalPolicy, PersonalReward
+from pluralign.language_models.reading import BATCH_TOKENS
 from pluralign.language_models.tokens import tokenize
 from pluralign.rewards import LinearReward
 from pluralign.rewards.transformer import TransformerReward
@@ -118,7 +119,7 @@ def evaluate_policy(
     cache: str | Path | None = None,
     control: bool = True,
     seed: int = 0,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> Evaluation:
     """Judge a policy by its implicit reward beta log pi(y | x, u) / pi_ref(y | x).
 
@@ -156,7 +157,7 @@ def evaluate_clusters(
     seed: int = 0,
     reference: np.ndarray | None = None,
     cache: str | Path | None = None,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> Evaluation:
     """Judge one policy per cluster: every user by its cluster's, strangers by everybody's; arguments as above."""
     margin = policies.margins(comparisons, reference=reference, cache=cache, batch_tokens=batch_tokens)
@@ -178,7 +179,7 @@ def evaluate_reward(
     pooled: TransformerModel | LinearReward | None = None,
     control: bool = True,
     seed: int = 0,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> Evaluation:
     """Judge a reward model, on frozen features or a language model's; arguments as of `evaluate_policy`."""
 

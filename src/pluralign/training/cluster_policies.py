@@ -54,6 +54,7 @@ from pluralign.files import plain, write_json
 from pluralign.inference.clusters import fit_clusters
 from pluralign.inference.hard_em import assign_users
 from pluralign.language_models.personal import PersonalPolicy
+from pluralign.language_models.reading import BATCH_TOKENS
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
 from pluralign.training.data import PairDataset
 from pluralign.training.margins import policy_reference
@@ -119,7 +120,7 @@ class ClusterPolicies:
         *,
         reference: np.ndarray | None = None,
         cache: str | Path | None = None,
-        batch_tokens: int = 16384,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> FloatArray:
         """Margin of every row under every cluster's policy, and last under the generic one, (rows, clusters + 1)."""
         tokens = _tokens(comparisons, self.tokenizer, self.settings)

@@ -123,7 +123,7 @@ class StepSampler(Sampler[list[Key]]):
         """Plan.
 
         Args:
-            lengths: Number of tokens of every row, (rows,).
+            lengths: What rows are sorted by, so that batches have little padding, (rows,).
             batch: Rows of a micro-batch.
             accumulation: Micro-batches of a process in a step.
             rank: Number of this process.

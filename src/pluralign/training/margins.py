@@ -14,7 +14,7 @@ import numpy as np
 
 from pluralign.errors import ConfigError
 from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy
-from pluralign.language_models.reading import read_values
+from pluralign.language_models.reading import BATCH_TOKENS, read_values
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.training.reference import item_batches, reference_log_probs
 from pluralign.types import FloatArray
@@ -27,7 +27,7 @@ def item_values(
     item: np.ndarray,
     user: np.ndarray,
     *,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> FloatArray:
     """Log-probability (policy, in nats) or reward of each item for the user beside it, (n,).
 
@@ -57,7 +57,7 @@ def row_margins(
     *,
     reference: np.ndarray | None = None,
     beta: float = 1.0,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> FloatArray:
     """Margin of each row for the user beside it: the chosen response's reward minus the rejected one's, (rows,).
 
@@ -78,7 +78,7 @@ def row_margins(
 
 
 def policy_reference(
-    model: PersonalPolicy, tokens: PreferenceTokens, *, cache: Any = None, batch_tokens: int = 16384
+    model: PersonalPolicy, tokens: PreferenceTokens, *, cache: Any = None, batch_tokens: int = BATCH_TOKENS
 ) -> np.ndarray:
     """Log-probability of every compared response under what a policy was before its training, in nats, (items,).
 

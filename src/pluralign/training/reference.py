@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from pluralign.errors import ConfigError
 from pluralign.files import replacing
-from pluralign.language_models.reading import read_values
+from pluralign.language_models.reading import BATCH_TOKENS, read_values
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.users import UNKNOWN
 
@@ -49,7 +49,7 @@ def reference_log_probs(
     tokens: PreferenceTokens,
     *,
     cache: str | Path | None = None,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
     rank: int = 0,
     world: int = 1,
     progress: bool = True,

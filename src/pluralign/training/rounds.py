@@ -22,6 +22,7 @@ from pluralign.files import replacing
 from pluralign.inference.hard_em import classify, fill_empty
 from pluralign.inference.soft_em import posterior
 from pluralign.language_models.personal import PersonalPolicy
+from pluralign.language_models.reading import BATCH_TOKENS
 from pluralign.language_models.tokens import PreferenceTokens
 from pluralign.likelihoods import Logit
 from pluralign.training.data import PairDataset
@@ -208,7 +209,11 @@ def load_values(model: PersonalPolicy, values: Values) -> None:
 
 
 def cluster_margins(
-    model: PersonalPolicy, tokens: PreferenceTokens, reference: np.ndarray, beta: float, batch_tokens: int = 16384
+    model: PersonalPolicy,
+    tokens: PreferenceTokens,
+    reference: np.ndarray,
+    beta: float,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> FloatArray:
     nobody = np.full(len(tokens), UNKNOWN)
     return row_margins(model, tokens, nobody, reference=reference, beta=beta, batch_tokens=batch_tokens)

@@ -63,7 +63,10 @@ def fit_disjoint(
     dual = size <= (_DUAL_ROWS if by_pairs else _DUAL_CHOICE_ROWS)
     few, many = dual.nonzero()[:, 0], (~dual).nonzero()[:, 0]
     tau = ridge**-0.5
-    for block in user_blocks(design, lambda rows: 3 * rows**2 + 2 * rows * design.dim, few, _DUAL_FLOATS):
+    blocks = (
+        user_blocks(design, lambda rows: 3 * rows**2 + 2 * rows * design.dim, few, _DUAL_FLOATS) if len(few) else []
+    )
+    for block in blocks:
         padded = block.differences(design)
         start = theta.new_zeros((block.count, block.width))
         alpha = solve_dual(block, padded @ padded.mT, base[block.rows], tau, start, likelihood, exact=False).alpha
@@ -92,48 +95,55 @@ def _offsets(
     max_passes: int,
 ) -> Float[Tensor, "some dim"]:
     """What users' heads add to the margins `base`, where every decision is a pair; one user after the other."""
-    user, weight = design.user.numpy(), design.weight.numpy()
+    user, whole = design.user.numpy(), design.decisions
     size = np.bincount(user, minlength=design.n_users)
-    total = np.bincount(user, weight, minlength=design.n_users)[users.numpy()].clip(1e-12)
+    total = np.bincount(user, design.weight.numpy(), minlength=design.n_users)[users.numpy()].clip(1e-12)
     order, stop = torch.argsort(design.user, stable=True), size.cumsum()
+    # A user's numbers side by side: picked out one user after the other they are in no cache.
+    decisions = Decisions(index=whole.index, outcome=whole.outcome[order], position=whole.position[order])
+    weight, base = design.weight[order], base[order]
     levels = shared.levels(ridge / torch.from_numpy(total))
     memory = base.new_empty((int(size[users.numpy()].max()), design.dim))
     found = []
     for person, mass, level in zip(users.tolist(), total.tolist(), levels, strict=True):
         n = int(size[person])
-        rows = order[stop[person] - n : stop[person]]
-        differences = design.differences(rows, memory[:n] if n * design.dim > _LARGE else None)
-        offset = fit_subspace(
-            differences.numpy(),
-            base.numpy()[rows],
-            _derivatives(design.decisions, design.weight, rows, likelihood),
-            total=mass,
-            ridge=ridge,
-            precondition=partial(np.dot, shared.inverse(level).numpy()),
-            tolerance=tolerance,
-            max_passes=max_passes,
+        own = slice(int(stop[person]) - n, int(stop[person]))
+        differences = design.differences(order[own], memory[:n] if n * design.dim > _LARGE else None)
+        found.append(
+            fit_subspace(
+                differences.numpy(),
+                base.numpy()[own],
+                _derivatives(decisions.take(own, own), weight[own], likelihood),
+                total=mass,
+                ridge=ridge,
+                precondition=partial(np.dot, shared.inverse(level).numpy()),
+                tolerance=tolerance,
+                max_passes=max_passes,
+            )
         )
-        found.append(torch.from_numpy(offset))
-    return torch.stack(found)
+    return torch.from_numpy(np.stack(found))
 
 
-def _derivatives(whole: Decisions, weight: Tensor, rows: Tensor, likelihood: Likelihood) -> Derivatives:
+def _derivatives(own: Decisions, weight: Float[Tensor, " rows"], likelihood: Likelihood) -> Derivatives:
     """Of the log-likelihood of some pairs in their margins."""
     if isinstance(likelihood, Logit):  # most fits; on a thousand rows torch's calls take as long as the features
-        y, w = whole.outcome.numpy()[rows], weight.numpy()[rows]
+        half = weight.numpy() / 2
+        start = 2 * half * own.outcome.numpy() - half
 
         def logit(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            p = 0.5 + 0.5 * np.tanh(0.5 * margin)  # exp would overflow
-            return w * (y - p), w * p * (1 - p)
+            # With t = 2 p - 1: w (y - p) = w (y - 1/2) - w t / 2, and w p (1 - p) = w (1 - t^2) / 4.
+            t = np.tanh(0.5 * margin)  # exp would overflow
+            pull = half * t
+            slope = start - pull
+            pull *= t
+            return slope, 0.5 * (half - pull)
 
         return logit
-    own = Decisions(index=torch.arange(len(rows)), outcome=whole.outcome[rows], position=whole.position[rows])
-    weights = weight[rows]
 
     def general(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         column = torch.from_numpy(margin)[:, None]
         slope, (curvature, _) = likelihood.slope(column, own), likelihood.curvature(column, own)
-        return (weights * slope[:, 0]).numpy(), (weights * curvature[:, 0]).numpy()
+        return (weight * slope[:, 0]).numpy(), (weight * curvature[:, 0]).numpy()
 
     return general
 

@@ -6,7 +6,8 @@ takes the margins of the directions and no features, which are read once forward
 search to tune, and about a pass less than L-BFGS with the same preconditioner takes.
 
 It is all numpy: a call on a thousand numbers costs a third of torch's, and OpenBLAS, which numpy brings, reads half as
-fast again as MKL, which torch brings, on processors that are not Intel's.
+fast again as MKL, which torch brings, on processors that are not Intel's. Reading the features empties the cache of
+all else, so that every call between two passes costs several times what it does alone; hence as few as will do.
 """
 
 import math
@@ -19,6 +20,7 @@ from scipy.linalg import get_lapack_funcs
 _SPAN = 20  # directions kept; the oldest is forgotten
 _NEWTON = 4  # steps in the span after which a new direction is worth more
 _INSIDE = 0.1  # what may be left of the span's gradient
+_NEARLY = 0.1  # a direction of which no more than this share is new is made orthogonal a second time
 _BEYOND = -0.25  # a step is too long where the slope along it has turned to more than this share of its start
 
 # From the margins of all rows to the first derivative of the weighted log-likelihood in each, and minus the second.
@@ -44,7 +46,7 @@ def fit_subspace(
         derivatives: Of the log-likelihood, every row a decision of its own.
         total: Weight of all decisions, by which a mean is meant.
         ridge: Above 0.
-        precondition: From the gradient of the mean objective, (dim,), to about a Newton step.
+        precondition: About the inverse of the mean objective's negative Hessian, times a vector (dim,).
         tolerance: Stop when the largest gradient entry of the mean objective is below this, or what is left to gain is
             below rounding.
         max_passes: Most passes over the rows.
@@ -52,14 +54,14 @@ def fit_subspace(
     rounding = float(np.finfo(features.dtype).eps) / 100  # nats a decision that the dtype cannot tell apart
     span = _Span(features, base, derivatives, ridge)
     for _ in range(max_passes):
-        gradient = (span.slope @ features - ridge * span.offset) / total
-        if np.abs(gradient).max() <= tolerance:
+        gradient = span.gradient()
+        if np.abs(gradient).max() <= tolerance * total:
             break
         direction = precondition(gradient)
-        if gradient @ direction / 2 <= rounding:
+        if np.dot(gradient, direction) / 2 <= rounding * total**2:
             break
         span.add(direction)
-        span.climb()
+        span.climb(gradient)
     return span.offset
 
 
@@ -76,7 +78,13 @@ class _Span:
         self._used = 0
         self._margin = base
         self.offset = np.zeros(dim, features.dtype)
-        self.slope, self._curvature = derivatives(base)
+        self._slope, self._curvature = derivatives(base)
+
+    def gradient(self) -> Float[np.ndarray, " dim"]:
+        """Of the summed objective."""
+        gradient = np.dot(self._slope, self._features)
+        gradient -= self._ridge * self.offset
+        return gradient
 
     def add(self, direction: np.ndarray) -> None:
         """Add a direction, if it is not in the span already."""
@@ -84,36 +92,38 @@ class _Span:
             self._used -= 1
             for kept in (self._directions, self._along):
                 kept[:-1] = kept[1:].copy()
-        before, length = self._directions[: self._used], math.sqrt(direction @ direction)
-        for _ in range(2):  # once leaves rounding errors of the size of what was taken away
-            direction = direction - (before @ direction) @ before
-        left = math.sqrt(direction @ direction)
+        before, length = self._directions[: self._used], math.sqrt(np.dot(direction, direction))
+        direction = direction - np.dot(np.dot(before, direction), before)
+        left = math.sqrt(np.dot(direction, direction))
+        if left < _NEARLY * length:  # once leaves rounding errors of the size of what was taken away
+            direction -= np.dot(np.dot(before, direction), before)
+            left = math.sqrt(np.dot(direction, direction))
         if left > 10 * self._eps * length:
             np.divide(direction, left, out=self._directions[self._used])
             np.dot(self._features, self._directions[self._used], out=self._along[self._used])
             self._used += 1
 
-    def climb(self) -> None:
-        """Go to the span's best point, about."""
+    def climb(self, gradient: Float[np.ndarray, " dim"]) -> None:
+        """Go to the span's best point, about, from one whose gradient is known."""
         directions, along = self._directions[: self._used], self._along[: self._used]
-        at = directions @ self.offset
-        pull = along @ self.slope - self._ridge * at
+        start, pull = np.dot(directions, self.offset), np.dot(directions, gradient)
+        at = start
         enough = _INSIDE * np.abs(pull).max()
         for _ in range(_NEWTON):
-            hessian = (along * self._curvature) @ along.T
+            hessian = np.dot(along * self._curvature, along.T)
             hessian.flat[:: self._used + 1] += self._ridge
-            _, step, _ = self._solve(hessian, pull)
-            moved, size, rise = step @ along, 1.0, float(pull @ step)
+            step = self._solve(hessian, pull)[1]
+            moved, rise = np.dot(step, along), float(np.dot(step, pull))
+            size = 1.0
             while True:
-                margin = self._margin + size * moved
-                slope, curvature = self._derivatives(margin)
-                now = float(moved @ slope - self._ridge * (step @ at + size * (step @ step)))
+                margin, there = self._margin + size * moved, at + size * step
+                self._slope, curvature = self._derivatives(margin)
+                pull = np.dot(along, self._slope) - self._ridge * there
+                now = float(np.dot(step, pull))
                 if now >= _BEYOND * rise or size < 1e-3:
                     break
                 size *= max(0.1, rise / (rise - now))  # the secant's
-            self._margin, self.slope, self._curvature = margin, slope, curvature
-            at = at + size * step
-            self.offset += size * (step @ directions)
-            pull = along @ slope - self._ridge * at
+            self._margin, self._curvature, at = margin, curvature, there
             if np.abs(pull).max() <= enough:
                 break
+        self.offset += np.dot(at - start, directions)

@@ -6,6 +6,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from pluralign.errors import CacheError, ConfigError, DataError
@@ -276,6 +277,14 @@ def test_eager_attention_is_sdpa(base_folder):
     assert [model.inner.config._attn_implementation for model in models] == ["eager", "sdpa"]
     assert [model.share_limit for model in models] == [None, None]
     torch.testing.assert_close(read(models[0], SEQUENCES, share=True), read(models[1], SEQUENCES, share=True), **EXACT)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full", "frozen"])
+def test_what_a_checkpoint_lacks_is_known(base_folder, tuning, tmp_path):
+    model = PersonalPolicy.make(PersonalConfig(base=str(base_folder), users=OWN, user_ids=NAMES, tuning=tuning))
+    model.save_pretrained(tmp_path)
+    missing = model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False).missing_keys
+    assert sorted(missing) == model._keys_to_ignore_on_save
 
 
 @pytest.mark.parametrize("how", ["eager", "sdpa"])

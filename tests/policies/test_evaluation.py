@@ -148,10 +148,11 @@ def test_a_policy_is_judged_by_its_implicit_reward(make_policy, place):
     assert json.dumps(found.as_dict(), allow_nan=False)
 
 
-def test_a_policy_is_judged_on_what_its_training_read_and_by_its_beta(make_policy):
+def test_a_policy_is_judged_on_what_its_training_read_and_by_its_beta(make_policy, caplog):
     policy, held_out = make_policy(), texts()
     policy.model.config.beta, policy.model.config.max_response = 0.2, 1
     found = evaluate_policy(policy, held_out, control=False)
+    assert "responses lost their end, as in training" in caplog.text
     assert found.beta == 0.2
     assert found.scores.log_loss == evaluate_policy(policy, held_out, beta=0.2, control=False).scores.log_loss
     policy.model.config.max_response = None

@@ -68,3 +68,10 @@ def test_faults_are_named(make_policy, tmp_path):
         Policy.load(tmp_path / "bare")
     with pytest.raises(DataError, match="1 prompts, 2 responses and 1 users"):
         make_policy().log_prob(["a"], ["b", "c"], ["ann"])
+
+
+def test_a_policy_is_put_where_it_shall_compute(make_policy, tmp_path, monkeypatch):
+    make_policy().save(tmp_path)
+    assert Policy.load(tmp_path, device="meta").model.device.type == "meta"
+    monkeypatch.setattr("pluralign.policies.policy.pick_device", lambda device: device or "meta")
+    assert Policy.load(tmp_path).model.device.type == "meta"

@@ -7,7 +7,11 @@ import torch
 from pluralign.language_models.packing import pack
 from pluralign.language_models.personal import PersonalConfig, PersonalPolicy, PersonalReward
 from pluralign.language_models.tokens import tokenize
+from pluralign.training.data import PairCollator, PairDataset
 from pluralign.training.margins import item_values, row_margins
+from pluralign.training.settings import PolicySettings
+from pluralign.training.train import make_arguments, make_config
+from pluralign.training.trainer import PreferenceTrainer
 
 KINDS = {
     "policy, after": (PersonalPolicy, {"place": "after"}),
@@ -47,6 +51,23 @@ def test_a_margin_is_the_chosen_reward_less_the_rejected_and_less_the_reference(
     worth = 0.5 * (worth - reference)
     expected = worth[comparisons.chosen] - worth[comparisons.rejected]
     np.testing.assert_allclose(row_margins(model, tokens, user, reference=reference, beta=0.5), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm", "ipo"])
+def test_a_policy_is_judged_by_the_reward_of_its_loss(base_folder, comparisons, tokenizer, loss, tmp_path):
+    tokens = tokenize(comparisons, tokenizer)
+    settings = PolicySettings(loss=loss, tuning="frozen", seed=1)
+    model = PersonalPolicy.make(make_config(base_folder, tokens.user_ids, settings, beta=0.5, loss=loss))
+    reference = np.random.default_rng(0).normal(-20, 5, len(tokens.prompt)).astype(np.float32)
+    data = PairDataset(tokens=tokens, reference=reference)
+    trainer = PreferenceTrainer(model, make_arguments({"use_cpu": True}, tmp_path), settings, train=data)
+    batch = PairCollator(layout=model.layout, alpha=1.0)([data[row] for row in range(len(tokens))])
+    with torch.no_grad():
+        margin = trainer.terms(model, batch).margin[batch["personal"]]
+    found = row_margins(model, tokens, tokens.user, reference=reference, beta=0.5)
+    np.testing.assert_allclose(found, margin, atol=1e-4)
+    model.save(tmp_path)
+    assert PersonalPolicy.load(tmp_path).config.loss == loss
 
 
 def test_a_late_head_reads_a_text_once_for_all_users(base_folder, comparisons, tokenizer, monkeypatch):

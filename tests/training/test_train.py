@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from pluralign.comparisons import read
 from pluralign.comparisons.table import from_columns
@@ -18,6 +18,8 @@ from pluralign.language_models.personal import PersonalPolicy
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.settings import PolicySettings, RewardSettings, changed
 from pluralign.training.train import last_checkpoint, make_arguments, train_policy, train_reward
+
+from ..tiny_models import save_tiny_llama
 
 ARGS = {
     "per_device_train_batch_size": 8, "learning_rate": 1e-2, "disable_tqdm": True, "logging_steps": 1, "max_steps": 6,
@@ -99,6 +101,57 @@ def test_another_run_is_not_gone_on_with(base_folder, comparisons, tmp_path):
     assert json.loads((tmp_path / "checkpoints" / "run.json").read_text())["settings"]["alpha"] == 0.9
 
 
+def test_other_weights_or_another_rounding_are_another_run(tmp_path, comparisons):
+    def run(**more):
+        args = {**ARGS, "max_steps": 1, **more}
+        return train_reward(comparisons, base, out=tmp_path / "out", args=args, lora=LORA)
+
+    base = save_tiny_llama(tmp_path / "base")
+    run()
+    with pytest.raises(ConfigError, match="holds another run: arguments differ"):
+        run(bf16=True, use_cpu=True)
+    save_tiny_llama(base, seed=1)
+    with pytest.raises(ConfigError, match="holds another run: base differ"):
+        run()
+
+
+def test_mixed_precision_begins_at_the_reference(base_folder, comparisons, tmp_path):
+    for bf16 in (False, True):
+        train_policy(
+            comparisons, base_folder, out=tmp_path / str(bf16), cache=tmp_path / "cache", lora=LORA,
+            users={"kind": "uniform", "n_tokens": 0}, alpha=0.0,
+            args={**ARGS, "use_cpu": True, "bf16": bf16, "learning_rate": 0.0, "max_steps": 1},
+        )  # fmt: skip
+        first = json.loads((tmp_path / str(bf16) / "training.json").read_text())[0]
+        assert abs(first["margin_generic"]) < 1e-4  # 4e-3 where the reference alone is in float32
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_full_tuning_is_in_float32_whatever_the_base_is_kept_in(tmp_path, comparisons):
+    base = save_tiny_llama(tmp_path / "base")
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
+    args = {**ARGS, "learning_rate": 1e-6, "max_steps": 2}
+    model, _ = train_policy(comparisons, base, out=tmp_path / "out", cache=tmp_path / "cache", args=args, tuning="full")
+    start = PersonalPolicy.read_base(str(base)).model.layers[0].mlp.up_proj.weight
+    end = model.lm.model.layers[0].mlp.up_proj.weight
+    assert (start.dtype, end.dtype) == (torch.bfloat16, torch.float32)
+    assert (end != start.float()).float().mean() > 0.9
+    kept = PersonalPolicy.load(tmp_path / "out" / "checkpoints" / "checkpoint-2")
+    assert torch.equal(kept.lm.model.layers[0].mlp.up_proj.weight, end)
+
+
+def test_embeddings_can_have_lora_too(base_folder, comparisons, tmp_path):
+    model, _ = train_reward(
+        comparisons, base_folder, out=tmp_path, args=ARGS, lora={"r": 4, "target_modules": ["q_proj", "embed_tokens"]}
+    )
+    moved = [name for name, value in values(model).items() if "lora_embedding_B" in name and value.any()]
+    assert len(moved) == 1
+    kept = TransformerReward.load(tmp_path, device="cpu")
+    trained = TransformerReward(model=model, tokenizer=kept.tokenizer)
+    asked = ["say a:"], [" yes"], ["user 1"]
+    np.testing.assert_array_equal(kept.score(*asked), trained.score(*asked))
+
+
 @pytest.mark.study
 def test_kill_minus_nine(base_folder, tmp_path):
     script = str(Path(__file__).parent / "distributed.py")
@@ -142,6 +195,12 @@ def test_hard_clusters_and_descriptions_are_given_by_user(base_folder, compariso
         users={"kind": "text", "n_tokens": 1, "described": described},
     )  # fmt: skip
     assert model.users.described.tolist() == [described[name] for name in model.user_ids]
+    some = comparisons.take(comparisons.user != 1)
+    model, _ = train_reward(
+        some, base_folder, out=tmp_path / "d", args=args, lora=LORA,
+        users={"kind": "text", "n_tokens": 1, "described": described},
+    )  # fmt: skip
+    assert model.user_ids == ["user 0", "user 2", "user 1"]  # who has no answers is described all the same
     for given, message in (
         ({}, "user model cluster needs assignment"),
         ({"assignment": {"user 0": 1}}, r"users \['user 1', 'user 2'\] have no assignment"),

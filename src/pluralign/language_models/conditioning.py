@@ -7,6 +7,8 @@ generation, padding, positions) works as it is; the LM head is untouched, so a r
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,15 +21,15 @@ class PersonalEmbedding(nn.Module):
     """Input embedding of ordinary ids and of users' ids.
 
     Attributes:
-        base: The model's own embedding.
+        base: The model's own embedding, or what PEFT wrapped it in.
         users: Rows of the users.
     """
 
-    def __init__(self, base: nn.Embedding, users: UserTokens) -> None:
+    def __init__(self, base: Any, users: UserTokens) -> None:
         super().__init__()
-        if base.embedding_dim != users.dim:
-            raise ConfigError(f"users have width {users.dim}, the model's embedding {base.embedding_dim}")
         self.base, self.users = base, users
+        if self.embedding_dim != users.dim:
+            raise ConfigError(f"users have width {users.dim}, the model's embedding {self.embedding_dim}")
 
     @property
     def weight(self) -> Tensor:
@@ -37,11 +39,11 @@ class PersonalEmbedding(nn.Module):
     @property
     def num_embeddings(self) -> int:
         """Number of ordinary ids."""
-        return self.base.num_embeddings
+        return len(self.weight)  # what PEFT wraps around an embedding has a weight and nothing else of it
 
     @property
     def embedding_dim(self) -> int:
-        return self.base.embedding_dim
+        return self.weight.shape[1]
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Embed ids; reserved ones get their user's rows."""

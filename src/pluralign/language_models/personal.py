@@ -69,6 +69,7 @@ class PersonalConfig(PreTrainedConfig):
         head: A reward model's: "linear" reads the last hidden state of a text with the user in it; "late" is
             <e_u, h>, h of a text without, so that one pass serves every user.
         beta: A policy's: how strongly the reference held it in training.
+        loss: What it was trained by; that of some measures a response by its log-ratio per token.
         max_prompt: Most tokens of a prompt in training; None is all.
         max_response: Most tokens of a response.
     """
@@ -86,6 +87,7 @@ class PersonalConfig(PreTrainedConfig):
         lora: dict[str, Any] | None = None,
         head: Head = "linear",
         beta: float = 0.5,
+        loss: str = "sigmoid",
         max_prompt: int | None = 512,
         max_response: int | None = 512,
         **rest: Any,
@@ -94,7 +96,7 @@ class PersonalConfig(PreTrainedConfig):
         self.base, self.users, self.user_ids = base, dict(users or {}), list(user_ids)
         self.place, self.tuning, self.head = place, tuning, head
         self.lora = {**LORA, **(lora or {})} if tuning == "lora" else None
-        self.beta, self.max_prompt, self.max_response = beta, max_prompt, max_response
+        self.beta, self.loss, self.max_prompt, self.max_response = beta, loss, max_prompt, max_response
 
 
 class PersonalModel(PreTrainedModel):
@@ -142,8 +144,11 @@ class PersonalModel(PreTrainedModel):
             config: What it is. The width of the users is the model's where `users` does not say.
             seed: Where the users' rows, the head and LoRA's matrices begin.
             lm: The language model, where it is there already.
-            settings: Passed on to `from_pretrained` (dtype, device_map, attn_implementation, ...).
+            settings: Passed on to `from_pretrained` (dtype, device_map, attn_implementation, ...). What is trained as a
+                whole is read in float32 where no dtype is given: to bfloat16 most steps are less than its rounding.
         """
+        if config.tuning == "full":
+            settings.setdefault("dtype", torch.float32)
         lm = cls.read_base(config.base, **settings) if lm is None else lm
         config.base = config.base or lm.name_or_path
         embedding = lm.get_input_embeddings()
@@ -271,6 +276,11 @@ class PersonalModel(PreTrainedModel):
         if head is not None and self.inner.config.tie_word_embeddings:
             head.weight = self.get_input_embeddings().weight
 
+    @property
+    def _keys_to_ignore_on_save(self) -> list[str]:
+        """What a checkpoint lacks on purpose: the Trainer warns of it otherwise."""
+        return sorted(set(self.state_dict()) - set(self.trained()))
+
     def trained(self) -> dict[str, Tensor]:
         """Parameters that training moves, and buffers of the user model, by name."""
         values = {name: value for name, value in self.named_parameters() if value.requires_grad}
@@ -295,8 +305,9 @@ class PersonalModel(PreTrainedModel):
 
     def settings(self) -> dict[str, Any]:
         """What `load` needs, tensors apart."""
-        names = ["base", "users", "user_ids", "place", "tuning", "lora", "head", "beta", "max_prompt", "max_response"]
-        return {"model": type(self).__name__, **{name: getattr(self.config, name) for name in names}}
+        names = ("base", "users", "user_ids", "place", "tuning", "lora", "head", "beta", "loss")
+        limits = ("max_prompt", "max_response")
+        return {"model": type(self).__name__, **{name: getattr(self.config, name) for name in (*names, *limits)}}
 
     def save(self, folder: str | Path) -> None:
         """Write the model to use and to ship."""
@@ -342,6 +353,8 @@ class PersonalModel(PreTrainedModel):
         for tuning, part in (("lora", ADAPTER), ("full", MODEL)):
             if shipped and config.tuning == tuning and not (folder / part).is_dir():
                 raise CacheError(f"{folder} holds no whole model: there is no {part}/")
+        if config.tuning == "full" and not shipped:
+            settings.setdefault("dtype", torch.float32)  # as `make`
         lm = cls.read_base(str(folder / MODEL) if shipped and config.tuning == "full" else config.base, **settings)
         model = cls(config, lm, make_user_tokens(**config.users))
         if shipped:

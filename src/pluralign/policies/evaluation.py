@@ -13,6 +13,7 @@ control with itself as it answers for a random other user.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ from pluralign.training.cluster_policies import ClusterPolicies
 from pluralign.training.margins import policy_reference, row_margins
 from pluralign.types import IntArray
 from pluralign.users import UNKNOWN, predict_decisions
+
+logger = logging.getLogger(__name__)
 
 PERSONAL, GENERIC, POOLED, OTHER = "personal", "generic", "pooled", "another user's"
 # Predictions of all decisions, each by the model of the user beside it (`UNKNOWN` the generic one), (decisions,).
@@ -205,6 +208,8 @@ def _transformer(
     model = shipped.model
     reads = shipped if isinstance(shipped, TransformerReward) else model.config  # as much of a text as in training
     tokens = tokenize(comparisons, shipped.tokenizer, max_prompt=reads.max_prompt, max_response=reads.max_response)
+    if tokens.cut:
+        logger.warning("%s: %s, as in training", comparisons.name, tokens.cut)
     if isinstance(model, PersonalPolicy):
         if reference is None:
             reference = policy_reference(model, tokens, cache=cache, batch_tokens=batch_tokens)

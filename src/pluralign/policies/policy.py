@@ -11,6 +11,7 @@ import numpy as np
 
 from pluralign.comparisons.chats import read_chat
 from pluralign.errors import CacheError, ConfigError, DataError
+from pluralign.features.pretrained import pick_device
 from pluralign.language_models.loading import check_tokenizer, load_tokenizer
 from pluralign.language_models.packing import Sequence as Tokens
 from pluralign.language_models.personal import PersonalPolicy
@@ -120,8 +121,10 @@ class Policy:
         self.tokenizer.save_pretrained(Path(folder) / TOKENIZER)
 
     @classmethod
-    def load(cls, folder: str | Path, *, base: str | None = None, **settings: Any) -> Policy:
+    def load(cls, folder: str | Path, *, base: str | None = None, device: str | None = None, **settings: Any) -> Policy:
         """Read what `save` wrote; `base` and `settings` as of `PersonalPolicy.load`.
+
+        It computes on `device`; None is the GPU if there is one.
 
         Raises:
             CacheError: The folder holds no policy.
@@ -129,7 +132,7 @@ class Policy:
         model = PersonalPolicy.load(folder, base=base, **settings)
         if not (Path(folder) / TOKENIZER).is_dir():
             raise CacheError(f"{folder} holds no tokenizer: there is no {TOKENIZER}/")
-        return cls(model, load_tokenizer(Path(folder) / TOKENIZER))
+        return cls(model.to(pick_device(device)), load_tokenizer(Path(folder) / TOKENIZER))
 
 
 def cluster_index(model: PersonalPolicy, number: int) -> int:

@@ -16,6 +16,7 @@ from pluralign.errors import ConfigError
 from pluralign.language_models.personal import PersonalConfig, PersonalModel, PersonalPolicy
 from pluralign.language_models.reading import BATCH_TOKENS, read_values
 from pluralign.language_models.tokens import PreferenceTokens
+from pluralign.training.objectives import PER_TOKEN
 from pluralign.training.reference import item_batches, reference_log_probs
 from pluralign.types import FloatArray
 from pluralign.users import UNKNOWN
@@ -61,6 +62,8 @@ def row_margins(
 ) -> FloatArray:
     """Margin of each row for the user beside it: the chosen response's reward minus the rejected one's, (rows,).
 
+    Of a policy that was trained by its log-ratios per token (`PER_TOKEN`) they are rewards per token.
+
     Args:
         model: A policy or a reward model.
         tokens: The rows.
@@ -73,6 +76,8 @@ def row_margins(
     said = item_values(model, tokens, both, np.concatenate([user, user]), batch_tokens=batch_tokens)
     if reference is not None:
         said = said - reference[both]
+    if model.config.loss in PER_TOKEN:
+        said = said / tokens.responses.length[both]
     chosen, rejected = np.split(said, 2)
     return beta * (chosen - rejected)
 

@@ -50,6 +50,7 @@ def reference_log_probs(
     *,
     cache: str | Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    autocast: torch.dtype | None = None,
     rank: int = 0,
     world: int = 1,
     progress: bool = True,
@@ -61,6 +62,8 @@ def reference_log_probs(
         tokens: What to read.
         cache: Folder of caches; None keeps nothing, which several processes cannot do.
         batch_tokens: Most tokens, padding included, of a batch.
+        autocast: What the policy is trained in under mixed precision. With another rounding of the reference its
+            log-ratios would not begin at 0.
         rank: Number of this process.
         world: Number of processes; they must call this together.
         progress: Whether to show a progress bar.
@@ -79,9 +82,9 @@ def reference_log_probs(
             raise ConfigError("several processes share the reference through its cache; name a folder for it")
         with tqdm(total=len(items), unit="response", desc="reference", disable=not progress) as bar:
             for shard in shards:
-                values[shard] = _compute(model, tokens, shard, batch_tokens, bar)
+                values[shard] = _compute(model, tokens, shard, batch_tokens, autocast, bar)
         return values
-    folder = Path(cache) / model_key(model)
+    folder = Path(cache) / (model_key(model) + ("" if autocast is None else f"-{str(autocast).removeprefix('torch.')}"))
     paths = [folder / f"{shard_key(tokens, shard)}.safetensors" for shard in shards]
     mine = [i for i in range(len(shards)) if i % world == rank]
     found = {i: kept for i in mine if (kept := _read(paths[i], len(shards[i]))) is not None}
@@ -95,7 +98,7 @@ def reference_log_probs(
         disable=not (progress and missing),
     ) as bar:
         for i in missing:
-            found[i] = _compute(model, tokens, shards[i], batch_tokens, bar)
+            found[i] = _compute(model, tokens, shards[i], batch_tokens, autocast, bar)
             with replacing(paths[i]) as part:
                 save_file({"log_prob": found[i]}, part)
     if world > 1:
@@ -103,7 +106,7 @@ def reference_log_probs(
     for i, (path, shard) in enumerate(zip(paths, shards, strict=True)):
         kept = found[i] if i in found else _read(path, len(shard))
         if kept is None:  # written on a disk that this process does not see
-            kept = _compute(model, tokens, shard, batch_tokens, tqdm(disable=True))
+            kept = _compute(model, tokens, shard, batch_tokens, autocast, tqdm(disable=True))
         values[shard] = kept
     return values
 
@@ -157,9 +160,12 @@ def _read(path: Path, n: int) -> np.ndarray | None:
     return value if value.shape == (n,) and np.isfinite(value).all() else None
 
 
-def _compute(model: Any, tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int, bar: Any) -> np.ndarray:
+def _compute(
+    model: Any, tokens: PreferenceTokens, items: np.ndarray, batch_tokens: int, autocast: torch.dtype | None, bar: Any
+) -> np.ndarray:
     layout = {**model.layout, "place": "none", "n_tokens": 0}
-    with nullcontext() if model.config.tuning == "full" else model.without_adapter():
+    mixed = torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None)
+    with mixed, nullcontext() if model.config.tuning == "full" else model.without_adapter():
         values = read_values(
             model,
             len(items),

@@ -30,7 +30,7 @@ from pluralign.language_models.tokens import PreferenceTokens, tokenize
 from pluralign.language_models.user_tokens import ClusterTokens, TextTokens
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.data import PairDataset
-from pluralign.training.reference import default_cache_dir, reference_log_probs, shard_key
+from pluralign.training.reference import default_cache_dir, model_key, reference_log_probs, shard_key
 from pluralign.training.settings import PolicySettings, RewardSettings, Settings, changed
 from pluralign.training.trainer import PreferenceTrainer
 
@@ -137,7 +137,7 @@ def train_policy(
     settings = changed(PolicySettings() if settings is None else settings, changes)
     arguments = make_arguments(args, out)
     tokenizer, tokens = prepare(comparisons, base, settings, loading)
-    config = make_config(base, tokens.user_ids, settings, beta=settings.beta)
+    config = make_config(base, tokens.user_ids, settings, beta=settings.beta, loss=settings.loss)
     model = PersonalPolicy.make(config, seed=settings.seed, **(loading or {}))
     place_users(model, settings.users)
     model.to(arguments.device)
@@ -147,6 +147,7 @@ def train_policy(
             model,
             some,
             cache=default_cache_dir() if cache is None else cache,
+            autocast=autocast_dtype(arguments),
             rank=arguments.process_index,
             world=arguments.world_size,
             progress=not arguments.disable_tqdm,
@@ -213,7 +214,7 @@ def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str 
     """The Trainer's settings.
 
     Raises:
-        ConfigError: There is no such field.
+        ConfigError: There is no such field, or it does not take that value.
     """
     if isinstance(args, TrainingArguments):
         mine = copy.copy(args)
@@ -222,20 +223,29 @@ def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str 
     given = {"output_dir": str(Path(out) / CHECKPOINTS), **ARGUMENTS, **(args or {}), "remove_unused_columns": False}
     try:
         return TrainingArguments(**given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"training arguments: {error}") from None
+
+
+def autocast_dtype(args: TrainingArguments) -> torch.dtype | None:
+    """What the Trainer computes in under mixed precision, or None: a reference must be computed alike."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 def prepare(
     comparisons: Comparisons, base: str | Path, settings: Settings, loading: Mapping[str, Any] | None = None
 ) -> tuple[Any, PreferenceTokens]:
-    """The base's tokenizer and what it makes of comparisons, users without a row left out."""
+    """The base's tokenizer and what it makes of comparisons.
+
+    Of the users those count who have a row, and those whom a description or a cluster places without one.
+    """
     if not len(comparisons):
         raise DataError("there are no comparisons to learn from")
     source = {name: value for name, value in (loading or {}).items() if name in ("revision", "trust_remote_code")}
     tokenizer = load_tokenizer(base, **source)
     present = [comparisons.user_ids[i] for i in np.unique(comparisons.user)]
-    return tokenizer, _tokens(comparisons, tokenizer, settings, present)
+    placed = settings.users.get("described") or settings.users.get("assignment") or {}
+    return tokenizer, _tokens(comparisons, tokenizer, settings, list(dict.fromkeys([*present, *placed])))
 
 
 def _tokens(comparisons: Comparisons, tokenizer: Any, settings: Settings, user_ids: Any) -> PreferenceTokens:
@@ -293,12 +303,14 @@ def run_key(model: PersonalModel, data: PairDataset, settings: Settings, args: T
     for column in (tokens.chosen, tokens.rejected, tokens.user, tokens.outcome, tokens.weight):
         digest.update(np.ascontiguousarray(column).tobytes())
     names = (
-        "learning_rate", "lr_scheduler_type", "num_train_epochs", "max_steps", "warmup_steps", "weight_decay", "optim",
-        "adam_beta1", "adam_beta2", "max_grad_norm", "data_seed",
+        "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "num_train_epochs", "max_steps", "warmup_steps",
+        "weight_decay", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+        "neftune_noise_alpha", "bf16", "fp16", "seed", "data_seed",
     )  # fmt: skip
     step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {
         "model": model.settings(),
+        "base": model_key(model),
         "settings": plain(asdict(settings)),
         "pairs_of_a_step": step,
         "arguments": {name: plain(getattr(args, name)) for name in names},
@@ -327,7 +339,7 @@ def find_run(folder: Path, note: dict[str, Any], resume: bool) -> Path | None:
         if differ:
             raise ConfigError(
                 f"{folder} holds another run: {', '.join(differ)} differ",
-                hint="give this run a folder of its own, or begin anew there with resume=False",
+                hint="give this run a folder of its own, or begin anew there (--fresh, or resume=False)",
             )
         return last_checkpoint(folder)
     old = sorted(folder.glob("checkpoint-*"))

@@ -263,18 +263,18 @@ def test_identical_responses_are_dropped_or_tied_when_asked(identical, n_rows, o
 def test_a_missing_column_is_named_with_its_nearest():
     assert refused({"prompt": ["p"], "chosen": ["x"], "rejected": ["y"], "user_id": ["u"]}) == (
         "the data has no column user; it has: prompt, chosen, rejected, user_id",
-        'name it with --user-column user_id, in Python columns={"user": "user_id"}',
+        'name it with --column user=user_id, in Python columns={"user": "user_id"}',
     )
     assert refused({"chosen": ["x"], "rejected": ["y"], "zzz": ["u"]}) == (
         "the data has no column user; it has: chosen, rejected, zzz",
-        'name it with --user-column, in Python columns={"user": ...}',
+        'name it with --column user=NAME, in Python columns={"user": ...}',
     )
 
 
 def test_a_column_that_was_named_must_exist():
     message, hint = refused({name: [value] for name, value in ROW.items()}, columns=Columns(created_at="when"))
     assert message == "the data has no column when; it has: prompt, chosen, rejected, user"
-    assert hint == 'name it with --created-at-column, in Python columns={"created_at": ...}'
+    assert hint == 'name it with --column created_at=NAME, in Python columns={"created_at": ...}'
 
 
 def test_an_empty_column():

@@ -97,11 +97,10 @@ def fail_column(role: str, name: str, names: Sequence[str], where: str) -> NoRet
     words = (role, *SYNONYMS.get(role, ()))
     near = [column for column in names if any(word in column.lower() for word in words)]
     near += difflib.get_close_matches(name, [column for column in names if column not in ROLES])
-    flag = role.replace("_", "-")
     if near:
-        hint = f'name it with --{flag}-column {near[0]}, in Python columns={{"{role}": "{near[0]}"}}'
+        hint = f'name it with --column {role}={near[0]}, in Python columns={{"{role}": "{near[0]}"}}'
     else:
-        hint = f'name it with --{flag}-column, in Python columns={{"{role}": ...}}'
+        hint = f'name it with --column {role}=NAME, in Python columns={{"{role}": ...}}'
     raise DataError(f"{where} has no column {name}; it has: {', '.join(names)}", hint=hint)
 
 

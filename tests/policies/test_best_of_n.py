@@ -3,7 +3,7 @@ import pytest
 
 from pluralign.errors import ConfigError, DataError
 from pluralign.policies.best_of_n import best_of_n, choose_best
-from pluralign.policies.scoring import RememberedReward, score_texts, spell
+from pluralign.policies.scoring import RememberedReward, check_reward, score_texts, spell
 
 
 class CountLetter:
@@ -108,3 +108,9 @@ def test_faults_are_named(make_policy):
         score_texts(Broken(), ["a"], ["x"], ["ann"])
     with pytest.raises(DataError, match=r"2 texts have rewards of shape \(1,\)"):
         score_texts(Broken(), ["a", "b"], ["x", "y"], ["ann"] * 2)
+
+
+def test_what_cannot_score_is_named(make_policy):
+    check_reward(CountLetter())
+    with pytest.raises(ConfigError, match="a Policy scores nothing"):
+        check_reward(make_policy())

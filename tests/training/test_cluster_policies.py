@@ -1,6 +1,7 @@
 """An adapter for each cluster of users, and who is in which."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from pluralign.comparisons import Comparisons
 from pluralign.comparisons.table import from_columns
-from pluralign.errors import ConfigError, NoComparisonsError
+from pluralign.errors import CacheError, ConfigError, NoComparisonsError
 from pluralign.policies.evaluation import evaluate_clusters
 from pluralign.policies.policy import Policy
 from pluralign.training.cluster_policies import (
@@ -136,6 +137,48 @@ def test_saved_clusters_are_ordinary_policies(trained, tmp_path):
     written = json.loads((tmp_path / "clusters.json").read_text())
     assert written["cluster"]["user 6"] == 1
     assert written["reference"] == {"model": trained.model.config.base, "users": None, "beta": 0.5}
+
+
+def test_policies_of_clusters_are_read_back_as_they_were(trained, tmp_path):
+    trained.save(tmp_path)
+    again = ClusterPolicies.load(tmp_path)
+    assert again.user_ids == trained.user_ids
+    assert again.cluster.tolist() == trained.cluster.tolist()
+    assert again.membership.tolist() == trained.membership.tolist()
+    assert again.rounds == trained.rounds
+    assert again.settings == trained.settings
+    table = choices(GROUP, n=2, seed=3)
+    margin = again.margins(table)
+    assert len({tuple(column) for column in margin.T}) == 3, "each has weights of its own"
+    np.testing.assert_allclose(margin, trained.margins(table), atol=1e-5)
+    shutil.rmtree(tmp_path / "cluster-1")
+    with pytest.raises(CacheError, match="there is no cluster-1/"):
+        ClusterPolicies.load(tmp_path)
+    with pytest.raises(CacheError, match=r"there is no clusters\.json"):
+        ClusterPolicies.load(tmp_path / "cluster-0")
+
+
+def test_wholly_tuned_policies_are_read_back_too(base, tmp_path):
+    settings = {"tuning": "full", "lora": None, "max_rounds": 0}
+    given = {f"user {i}": int(g) for i, g in enumerate(GROUP)}
+    args = {**ARGS, "max_steps": 1}
+    found = train_cluster_policies(
+        choices(GROUP), base, args=args, cache=tmp_path, out=tmp_path / "out", assignment=given, **settings
+    )
+    again = ClusterPolicies.load(tmp_path / "out")
+    table = choices(GROUP, n=2, seed=3)
+    reference = np.zeros(len(table.items))
+    np.testing.assert_allclose(
+        again.margins(table, reference=reference), found.margins(table, reference=reference), atol=1e-5
+    )
+
+
+def test_another_number_of_clusters_is_another_run(base, tmp_path):
+    settings = {"assignment": {f"user {i}": int(g) for i, g in enumerate(GROUP)}, "max_rounds": 0}
+    settings |= {"args": {**ARGS, "max_steps": 1}, "cache": tmp_path, "out": tmp_path / "out"}
+    train_cluster_policies(choices(GROUP), base, n_clusters=2, **settings)
+    with pytest.raises(ConfigError, match="holds another run: clusters differ"):
+        train_cluster_policies(choices(GROUP), base, n_clusters=3, **settings)
 
 
 def test_one_cluster_is_the_pooled_policy(base, tmp_path):

@@ -10,15 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 
 from pluralign.errors import ConfigError, DataError
-from pluralign.policies.generation import generate
-from pluralign.policies.policy import Policy, Prompt
-from pluralign.policies.scoring import Reward, score_texts
+from pluralign.policies.generation import Response
+from pluralign.policies.policy import Prompt, Reader
+from pluralign.policies.scoring import Reward, check_reward, score_texts
 from pluralign.types import FloatArray, IntArray
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Writes for users: `Policy`, `ClusterWriter`."""
+
+    def generate(self, prompts: Sequence[Prompt], users: Sequence[Reader], **settings: Any) -> list[list[Response]]:
+        """Write `n` responses to each prompt for the user beside it."""
 
 
 @final
@@ -93,7 +101,7 @@ def choose_best(
 
 
 def best_of_n(
-    policy: Policy,
+    policy: Writer,
     reward: Reward,
     prompts: Sequence[Prompt],
     users: Sequence[str | None],
@@ -115,20 +123,22 @@ def best_of_n(
         generation: Settings of `generate`; candidates are sampled.
 
     Raises:
-        ConfigError: `written_for` is something else, or a setting of the generation is out of range.
+        ConfigError: `written_for` is something else, what should score cannot, or a setting of the generation is out
+            of range.
         DataError: There is not one user for each prompt.
     """
     if written_for not in ("user", "nobody"):
         raise ConfigError(f'written_for is "{written_for}"; it must be user or nobody')
     if len(prompts) != len(users):
         raise DataError(f"{len(prompts)} prompts and {len(users)} users were given")
+    check_reward(reward)
     settings = {"do_sample": True, **generation}
     if written_for == "user":
-        rows = [[each.text for each in row] for row in generate(policy, prompts, users, n=n, **settings)]
+        rows = [[each.text for each in row] for row in policy.generate(prompts, users, n=n, **settings)]
     else:
         keys = [prompt if isinstance(prompt, str) else repr(prompt) for prompt in prompts]
         distinct = dict(zip(keys, prompts, strict=True))
-        written = generate(policy, list(distinct.values()), [None] * len(distinct), n=n, **settings)
+        written = policy.generate(list(distinct.values()), [None] * len(distinct), n=n, **settings)
         of = dict(zip(distinct, ([each.text for each in row] for row in written), strict=True))
         rows = [of[key] for key in keys]
     return choose_best(prompts, users, rows, reward)

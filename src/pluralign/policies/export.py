@@ -37,10 +37,11 @@ from pluralign.language_models.personal import ADAPTER
 from pluralign.language_models.tokens import prompt_ids
 from pluralign.language_models.user_tokens import UNKNOWN, ClusterTokens
 from pluralign.policies.policy import Policy, cluster_index
+from pluralign.training.cluster_policies import ClusterPolicies, policy_names
 
 logger = logging.getLogger(__name__)
 
-TOKENS = "user_tokens.json"
+TOKENS, SERVED = "user_tokens.json", "served_by.json"
 NEVER = -1e4  # a logit that no softmax writes, and that half precision has
 PROBE = "Hello there"
 _UNSAFE = re.compile(r"[%|<>:\s\x00-\x1f\x7f]")
@@ -144,6 +145,34 @@ def export_adapters(policies: Mapping[str, Policy], folder: str | Path) -> dict[
     folders = {name: Path(folder) / name for name in policies}
     for name, policy in policies.items():
         _save_adapter(policy.model.lm, folders[name], base=policy.model.config.base)
+    return folders
+
+
+def export_clusters(policies: ClusterPolicies, folder: str | Path, *, merge: bool = True) -> dict[str, Path]:
+    """Write the policy of each cluster and everybody's for use without this library.
+
+    Args:
+        policies: The policies.
+        folder: Gets `cluster-0`, ..., `generic`, and `served_by.json`: which of them serves whom; who is not named
+            there is served by `generic`.
+        merge: Ordinary checkpoints, as `export` writes them. If not, PEFT adapters, as `export_adapters` writes them.
+
+    Returns:
+        Folder of each policy.
+
+    Raises:
+        ConfigError: Adapters are asked for, and there are none.
+    """
+    folder, names = Path(folder), policy_names(policies.n_clusters)
+    folders: dict[str, Path] = {}
+    for cluster, name in zip((*range(policies.n_clusters), None), names, strict=True):
+        with policies.use(cluster) as model:
+            policy = Policy(model, policies.tokenizer)
+            folders |= (
+                {name: export(policy, folder / name).folder} if merge else export_adapters({name: policy}, folder)
+            )
+    served = [names[cluster] for cluster in policies.cluster.tolist()]
+    write_json(folder / SERVED, dict(zip(policies.user_ids, served, strict=True)))
     return folders
 
 

@@ -40,8 +40,10 @@ def score_texts(
         users: One per response.
 
     Raises:
+        ConfigError: What should score cannot.
         DataError: Lengths differ, or a reward is not a number.
     """
+    check_reward(reward)
     if not len(prompts) == len(responses) == len(users):
         raise DataError(f"{len(prompts)} prompts, {len(responses)} responses and {len(users)} users were given")
     number: dict[tuple[str, str, str | None], int] = {}
@@ -60,6 +62,19 @@ def score_texts(
     if len(bad):
         raise DataError(f"the reward of {said[bad[0]]!r} for {whose[bad[0]]} is {mean[bad[0]]}")
     return mean[row]
+
+
+def check_reward(reward: object) -> None:
+    """Refuse what cannot score.
+
+    Raises:
+        ConfigError: It has no `score`, as a policy has none.
+    """
+    if not isinstance(reward, Reward):
+        raise ConfigError(
+            f"a {type(reward).__name__} scores nothing: it has no score(prompts, responses, users)",
+            hint="give a reward: a model of `train-reward`, `fit` or a study",
+        )
 
 
 def spell(prompt: Prompt, response: Prompt) -> tuple[str, str]:

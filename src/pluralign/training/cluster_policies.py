@@ -37,6 +37,7 @@ The generic policy, for whom nothing is known of, is an adapter trained on every
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -48,12 +49,14 @@ import numpy as np
 import torch
 
 from pluralign.comparisons import Comparisons
-from pluralign.errors import ConfigError, NoComparisonsError
+from pluralign.errors import CacheError, ConfigError, NoComparisonsError
 from pluralign.features import Design, Standardizer, Trainable, encode, fit_encoder, make_encoder, used_items
+from pluralign.features.pretrained import pick_device
 from pluralign.files import plain, write_json
 from pluralign.inference.clusters import fit_clusters
 from pluralign.inference.hard_em import assign_users
-from pluralign.language_models.personal import PersonalPolicy
+from pluralign.language_models.loading import load_tokenizer
+from pluralign.language_models.personal import ADAPTER, PersonalPolicy
 from pluralign.language_models.reading import BATCH_TOKENS
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
 from pluralign.training.data import PairDataset
@@ -72,7 +75,7 @@ from pluralign.training.settings import PolicySettings, changed
 from pluralign.training.train import CHECKPOINTS, TOKENIZER, find_run, make_arguments, make_config, prepare, run_key
 from pluralign.types import FloatArray, IntArray
 
-CLUSTERS = "clusters.json"
+CLUSTERS, GENERIC = "clusters.json", "generic"
 NOBODY = {"kind": "uniform", "n_tokens": 0}
 
 
@@ -153,12 +156,60 @@ class ClusterPolicies:
         `cluster-K/adapter` is an ordinary PEFT adapter, which engines that serve several adapters on one base load.
         """
         folder = Path(folder)
-        for cluster in (*range(self.n_clusters), None):
-            own = folder / ("generic" if cluster is None else f"cluster-{cluster}")
+        for cluster, name in zip((*range(self.n_clusters), None), policy_names(self.n_clusters), strict=True):
+            own = folder / name
             with self.use(cluster) as model:
                 model.save(own)
             self.tokenizer.save_pretrained(own / TOKENIZER)
         write_json(folder / CLUSTERS, self.as_dict())
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, base: str | None = None, device: str | None = None, **loading: Any
+    ) -> ClusterPolicies:
+        """Read what `save` wrote.
+
+        Args:
+            folder: The folder.
+            base: The language model, where it no longer lies where it did.
+            device: Where it computes; None is the GPU if there is one.
+            loading: What `from_pretrained` needs.
+
+        Raises:
+            CacheError: The folder holds no policies of clusters, or not all of them.
+        """
+        from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+        folder = Path(folder)
+        path = folder / CLUSTERS
+        if not path.is_file():
+            raise CacheError(f"{folder} holds no policies of clusters: there is no {CLUSTERS}")
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        names = policy_names(kept["n_clusters"])
+        missing = [name for name in names if not (folder / name).is_dir()]
+        if missing:
+            raise CacheError(f"{folder} holds not all policies of its clusters: there is no {missing[0]}/")
+        settings = PolicySettings(**kept["settings"])
+        model = PersonalPolicy.load(folder / GENERIC, base=base, **loading)
+        model.to(pick_device(device))
+        values = []
+        for name in names:
+            if settings.tuning == "lora":  # the language model is read once
+                set_peft_model_state_dict(model.lm, load_peft_weights(str(folder / name / ADAPTER), device="cpu"))
+                values.append(copy_values(model))
+            else:
+                values.append(copy_values(PersonalPolicy.load(folder / name, base=base, **loading)))
+        return cls(
+            model=model,
+            tokenizer=load_tokenizer(folder / GENERIC / TOKENIZER),
+            adapters=tuple(values[:-1]),
+            generic=values[-1],
+            user_ids=tuple(kept["cluster"]),
+            cluster=np.array(list(kept["cluster"].values()), dtype=np.int32),
+            membership=np.array(list(kept["membership"].values()), dtype=np.float64),
+            rounds=tuple(Round(**{**each, "sizes": tuple(each["sizes"])}) for each in kept["rounds"]),
+            settings=settings,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the adapters."""
@@ -170,6 +221,11 @@ class ClusterPolicies:
             "settings": plain(asdict(self.settings)),
             "reference": {"model": self.model.config.base, "users": None, "beta": self.settings.beta},
         }
+
+
+def policy_names(n_clusters: int) -> list[str]:
+    """Folders of the clusters' policies, and last of everybody's."""
+    return [*(f"cluster-{k}" for k in range(n_clusters)), GENERIC]
 
 
 def train_cluster_policies(
@@ -232,7 +288,7 @@ def train_cluster_policies(
         raise ConfigError(f"n_clusters is {n_clusters}, but there are {n_users} users")
     with TemporaryDirectory() as scratch:
         arguments = make_arguments({"save_strategy": "no", **(args or {})}, scratch)
-        config = make_config(base, (), settings, beta=settings.beta)
+        config = make_config(base, (), settings, beta=settings.beta, loss=settings.loss)
         model = PersonalPolicy.make(config, seed=settings.seed, **(loading or {}))
         model.to(arguments.device)
         fit = Alternation(
@@ -263,7 +319,9 @@ def train_cluster_policies(
         if out is not None:
             kept = Path(out) / CHECKPOINTS
             note = run_key(model, PairDataset(tokens=tokens), settings, arguments)
-            note["clusters"] = {"starts": starts, "soft": soft, "held_out": held_out, "seed": seed}
+            note["clusters"] = {
+                "n_clusters": n_clusters, "starts": starts, "soft": soft, "held_out": held_out, "seed": seed
+            }  # fmt: skip
             with arguments.main_process_first(desc="looking for a run to go on with"):
                 if arguments.process_index == 0:
                     find_run(kept, note, resume)

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,16 @@ def test_compact_changes_neither_margins_nor_gradients(case):
 
 def test_differences_are_formed_only_where_items_are_many():
     assert [isinstance(make_design(**case).compact, Differences) for case in CASES] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_design_goes_with_its_last_user_and_waits_for_no_collection_of_cycles(case):
+    design = make_design(**case)
+    compact, double = design.compact, design.double
+    assert double is design  # it is in float64
+    gone = weakref.ref(design)
+    del design, compact, double
+    assert gone() is None
 
 
 def test_gram_of_pairs_is_a_quarter_of_the_weighted_second_moment():

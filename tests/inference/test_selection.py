@@ -10,7 +10,7 @@ import torch
 from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.folds import Folds, folds_by_source
-from pluralign.inference.selection import cross_validate, pick_simplest
+from pluralign.inference.selection import cross_validate, cross_validate_all, pick_simplest
 from pluralign.populations import simulate
 from pluralign.users.model import predictions_from
 
@@ -123,6 +123,24 @@ def test_every_decision_is_predicted_once_by_a_fit_that_never_saw_its_source(des
     assert order.sort().values.tolist() == list(range(design.n_decisions))
     assert found.user.tolist() == design.user[order].tolist()
     assert found.source.tolist() == design.source[order].tolist()
+
+
+def test_candidates_share_all_but_their_probabilities(design):
+    @dataclass(frozen=True, eq=False, kw_only=True)
+    class Constant:
+        kind: ClassVar[str] = "constant"
+        chosen: float
+
+        def predict(self, design: Design, user: torch.Tensor | None = None) -> Predictions:
+            chosen = torch.full((design.n_decisions,), self.chosen, dtype=torch.float64)
+            return predictions_from(design, chosen, torch.zeros(design.n_rows, dtype=torch.float64))
+
+    folds = folds_by_source(design, 4, seed=0)
+    first, second = cross_validate_all(design, lambda _: [Constant(chosen=0.2), Constant(chosen=0.7)], folds)
+    assert first.chosen.tolist() == [0.2] * design.n_decisions
+    assert second.chosen.tolist() == [0.7] * design.n_decisions
+    for column in ("outcome", "user", "source", "weight"):
+        assert getattr(first, column) is getattr(second, column)
 
 
 def test_a_fold_that_holds_nothing_out_fits_nothing(design):

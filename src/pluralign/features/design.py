@@ -146,28 +146,38 @@ class Design:
             source=self.source[keep],
         )
 
-    @cached_property
+    @property
     def double(self) -> "Design":
         """The same design in float64, for exact fits in few dimensions."""
+        return self._widened or self
+
+    @cached_property
+    def _widened(self) -> "Design | None":
+        """None where the design is as wide already: one that held itself would not go with its last user."""
         if self.features.dtype == torch.float64:
-            return self
+            return None
         decisions = replace(
             self.decisions, outcome=self.decisions.outcome.double(), position=self.decisions.position.double()
         )
         return replace(self, features=self.features.double(), weight=self.weight.double(), decisions=decisions)
 
-    @cached_property
+    @property
     def compact(self) -> "Design":
         """The same rows on no more items than they need: itself, the items in use, or one item per row.
 
         It costs about two passes, made once, and at most the memory of `features` over 1.5.
         """
+        return self._compacted or self
+
+    @cached_property
+    def _compacted(self) -> "Design | None":
+        """None where the design itself will do."""
         used = torch.zeros(len(self.features), dtype=torch.bool, device=self.features.device)
         used[self.chosen] = True
         used[self.rejected] = True
         n_used = int(used.sum())
         if len(self.features) <= 1.5 * min(n_used, self.n_rows):
-            return self
+            return None
         if n_used <= 1.5 * self.n_rows:
             place = used.cumsum(0) - 1
             return replace(self, features=self.features[used], chosen=place[self.chosen], rejected=place[self.rejected])

@@ -85,14 +85,16 @@ class UserBlock:
     def count(self) -> int:
         return self.user.numel()
 
-    @cached_property
+    @property
     def whole(self) -> "UserBlock":
         """The same users with a row in every slot, where decisions are pairs: absent rows are rows of weight 0.
 
         Rows and slots are then the same numbers, and what goes to and fro between them costs nothing.
         """
-        if self._full or not self.decisions.pairwise:
-            return self
+        return self if self._full or not self.decisions.pairwise else self._filled
+
+    @cached_property
+    def _filled(self) -> "UserBlock":
         slots = torch.arange(self.count * self.width, device=self.rows.device)
         owner = slots // self.width
         return UserBlock(
@@ -286,11 +288,14 @@ class Dual(NamedTuple):
     def factor(self) -> Float[Tensor, "block slots slots"]:
         return self.metric.factor
 
-    def seen(self, block: UserBlock, rows: Float[Tensor, "block slots width"]) -> Float[Tensor, "block slots width"]:
-        """A root of rows' (W^-1 + tau^2 G)^-1 rows = rows' L (I + tau^2 L' G L)^-1 L' rows, (root)' root."""
+    def seen_(self, block: UserBlock, rows: Float[Tensor, "block slots width"]) -> Float[Tensor, "block slots width"]:
+        """A root of rows' (W^-1 + tau^2 G)^-1 rows = rows' L (I + tau^2 L' G L)^-1 L' rows, (root)' root.
+
+        The memory of `rows` is taken.
+        """
         curvature = self.metric.curvature
         if curvature.tilt is None:
-            half = rows * curvature.root.view(*rows.shape[:2], 1)
+            half = rows.mul_(curvature.root.view(*rows.shape[:2], 1))
         else:
             half = block.pad(curvature.half(block.flat(rows)))
         return cholesky.whiten_(self.factor, half)

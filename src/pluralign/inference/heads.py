@@ -8,7 +8,7 @@ Every head k maximises
 so that cross-validation folds, cluster memberships and ridge candidates are all heads of one problem, and one pass
 over the features serves them all. Below 100 dimensions the fit is Newton's in float64 (`newton.py`), above it
 preconditioned L-BFGS in the dtype of the features (`lbfgs.py`). Heads go in blocks whose (rows, heads) buffers take no
-more than the feature matrix (or 128 MiB); with `Design.compact` the peak stays below three feature matrices.
+more than the feature matrix (or 16 MiB); with `Design.compact` the peak stays below three feature matrices.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from pluralign.likelihoods import Likelihood, Logit
 
 EXACT_DIM = 100  # below this many dimensions fits are in float64, and by Newton where Hessians are cheap
 _EXACT_WORK = 2e11  # rows * dim^2 * heads above which L-BFGS, to a tight tolerance, is quicker
-_ROOM = 2**25  # numbers that the (rows, heads) buffers may take however small the feature matrix: 128 MiB of float32
+_ROOM = 2**22  # numbers that the (rows, heads) buffers may take however small the feature matrix: 16 MiB of float32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

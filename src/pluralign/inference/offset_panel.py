@@ -30,7 +30,7 @@ from pluralign.likelihoods import Likelihood
 from pluralign.users.gaussian import Individual
 
 _ROOM = 2**25  # numbers that kept matrices may take however small the features: 128 MiB of float32
-_BLOCK_FLOATS = 2**21  # Gram matrices and rows of the users of a block: 8 MiB of float32
+_BLOCK_FLOATS = 2**20  # Gram matrices and rows of the users of a block: 4 MiB of float32
 _SAMPLE_ROWS = 32  # rows for each feature that a sample of users has
 
 
@@ -84,13 +84,17 @@ class OffsetPanel:
         """The design in the coordinates of `span`."""
         return self._items if self.span is None else self._items.with_features(self._items.features @ self.span)
 
-    @cached_property
+    @property
     def sample(self) -> "OffsetPanel":
         """Evenly spaced users with some rows for each feature; the panel itself where that is most of them."""
+        return self._sampled or self
+
+    @cached_property
+    def _sampled(self) -> "OffsetPanel | None":
         step = self.n_rows // (_SAMPLE_ROWS * self.narrow.dim)
         users = torch.cat([block.user for block in self.blocks]).sort().values
         if step < 2 or len(users) < 2 * step:
-            return self
+            return None
         return OffsetPanel(self.design, self.likelihood, users[::step])
 
     def pooled(self, theta: Float[Tensor, " dim"]) -> float:
@@ -168,7 +172,7 @@ class OffsetPanel:
                 total += block.count * torch.eye(dim).to(total) / tau**2
                 total -= solved.covariance().double().sum(0) / tau**4
                 continue
-            root = solved.seen(block, block.differences(self.narrow)).flatten(0, 1)
+            root = solved.seen_(block, block.differences(self.narrow)).flatten(0, 1)
             total += (root.T @ root).double()
         return total if self.span is None else self.span.double() @ total @ self.span.T.double()
 
@@ -250,7 +254,7 @@ class OffsetPanel:
                 continue
             rows = block.differences(turned) if turned else block.differences(self.narrow) @ across.T
             along[block.user] = tau**2 * (solved.alpha[:, None] @ rows)[:, 0]
-            known = solved.seen(block, rows).square_().sum(1)
+            known = solved.seen_(block, rows).square_().sum(1)
             variance[block.user] = (tau**2 - tau**4 * known).clamp(min=0)
         individual = Individual(
             theta=theta,

@@ -8,7 +8,7 @@ are nearly one model the error is nearly 0, so a loss below 0.001 nats per decis
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -57,13 +57,22 @@ def cross_validate_all(design: Design, fit: Callable[[Design], Iterable[UserMode
     parts = []
     for fold in held:
         test = design.take(folds.held(fold))
-        parts.append([model.predict(test) for model in fit(design.take(folds.training(fold)))])
-    return [_join(candidate) for candidate in zip(*parts, strict=True)]
+        parts.append(_of_one_test(model.predict(test) for model in fit(design.take(folds.training(fold)))))
+    return _of_one_test(_join(candidate) for candidate in zip(*parts, strict=True))
 
 
 def _join(parts: Sequence[Predictions]) -> Predictions:
     columns = {each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Predictions)}
     return Predictions(**columns)
+
+
+def _of_one_test(candidates: Iterable[Predictions]) -> list[Predictions]:
+    """Candidates that predict the same decisions; what is not their prediction is kept once."""
+    found: list[Predictions] = []
+    for each in candidates:
+        one = found[0] if found else each
+        found.append(replace(each, outcome=one.outcome, user=one.user, source=one.source, weight=one.weight))
+    return found
 
 
 def pick_simplest(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[int, tuple[Candidate, ...]]:

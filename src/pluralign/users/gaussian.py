@@ -25,7 +25,7 @@ from pluralign.users.model import predictions_from
 
 N_NODES = 32
 N_DRAWS = 256  # a power of two, as Sobol sequences want
-BLOCK_FLOATS = 2**22  # working memory of a block of rows: 16 to 32 MiB a tensor
+BLOCK_FLOATS = 2**20  # working memory of a block of rows: 4 to 8 MiB
 
 Moments = Callable[[Int[Tensor, " rows"], Int[Tensor, " rows"]], tuple[Tensor, Tensor, Tensor]]
 """(rows of a design, whose model) -> mean margin (rows,), coordinates (rows, r), covariance whole or diagonal."""

@@ -1,6 +1,7 @@
 from itertools import combinations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,6 +183,38 @@ def test_votes_of_several_judges():
             {"user": ["u"], "item": [0], "rating": [1], "attributes": np.eye(2), "attribute_names": ["a"]},
             "1 attribute names for 2 attributes",
         ),
+        (
+            from_ratings,
+            {"user": ["u"] * 2, "item": ["a", "b"], "rating": np.array(["good", "2"])},
+            "rating holds something else than",
+        ),
+        (
+            from_ratings,
+            {"user": pa.array(["u", None]), "item": ["a", "b"], "rating": [1, 2]},
+            "row 2: a text is missing",
+        ),
+        (
+            from_votes,
+            {"user": ["u"], "first": ["a"], "second": ["b"], "vote": [1], "source": pa.array([None], pa.string())},
+            "row 1: a text is missing",
+        ),
+        (
+            from_ratings,
+            {"user": np.array([1.5, 2.0]), "item": ["a", "b"], "rating": [1, 2]},
+            r"1\.5 is no name; accepted are texts",
+        ),
+        (
+            from_best_of,
+            {"user": ["u"], "options": [["a", "b"]], "best": [0.5]},
+            r"best has 1 values .*: 0\.5 \(row 1\)",
+        ),
+        (from_best_of, {"user": ["u"], "options": [["a", "b"]], "best": [np.nan]}, r"best has 1 values .*: nan"),
+        (
+            from_rankings,
+            {"user": ["u"], "ranking": ["xyz"]},
+            'ranking 1 is one text, "xyz"; it must be a list of items',
+        ),
+        (from_rankings, {"user": [], "ranking": []}, "there is no ranking"),
         (from_rankings, {"user": ["u"], "ranking": [["a"]]}, "ranking 1 has 1 items; it must have at least 2"),
         (from_rankings, {"user": ["u", "v"], "ranking": [["a", "b"], ["c", "d", "c"]]}, 'ranking 2 has "c" twice'),
         (
@@ -215,3 +248,8 @@ def test_settings_are_checked():
         from_ratings(**ratings, max_pairs=0)
     with pytest.raises(ConfigError, match='form is "triples"; known: choices, pairs'):
         from_rankings(user=["u"], ranking=[["a", "b"]], form="triples")
+
+
+def test_names_may_be_whole_numbers():
+    table = from_ratings(user=np.array([7, 7, 12, 12]), item=["a", "b"] * 2, rating=[1, 2, 2, 1], source=[3] * 4)
+    assert (table.user_ids, table.source_ids) == (("7", "12"), ("3",))

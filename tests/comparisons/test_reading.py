@@ -452,6 +452,14 @@ def test_nothing_to_read(tmp_path):
     )
 
 
+def test_an_outcome_in_a_table_of_choices_must_be_sure():
+    data = {"chosen": ["a", "a", "b"], "rejected": ["b", "c", "c"], "user": ["u"] * 3, "choice": [1, 1, 2]}
+    assert len(read(data | {"outcome": [1.0, 1.0, 1.0]})) == 3
+    message, hint = refused(data | {"outcome": [1.0, 1.0, 0.0]})[:2]
+    assert message == "row 3: its outcome is 0, and the table has choices among several"
+    assert "turn rows with outcome 0 round" in hint
+
+
 def test_a_choice_whose_rows_disagree():
     data = {"chosen": ["a", "b"], "rejected": ["c", "c"], "user": ["u", "u"], "choice": [1, 1]}
     assert refused(data)[0] == (

@@ -139,6 +139,19 @@ def test_a_choice_among_two_is_a_pair():
     torch.testing.assert_close(Logit().log_prob(padded, both)[:1], Logit().log_prob(margin[:1], pairs(1.0)))
 
 
+def test_a_pair_beside_a_choice_keeps_its_outcome():
+    margin = torch.tensor([0.7, -1.3, 0.4], dtype=torch.float64, requires_grad=True)
+    mixed = Decisions(
+        index=torch.tensor([0, 1, 1]),
+        outcome=torch.tensor([0.2, 1.0, 1.0], dtype=torch.float64),
+        position=torch.zeros(3, dtype=torch.float64),
+    )
+    log_prob = Logit().log_prob(margin[:, None], mixed)
+    torch.testing.assert_close(log_prob[:1], Logit().log_prob(margin[:1, None], pairs(0.2)))
+    slope = torch.autograd.grad(log_prob.sum(), margin)[0]
+    torch.testing.assert_close(Logit().slope(margin[:, None], mixed)[:, 0], slope)
+
+
 def test_a_ranking_exploded_is_plackett_luce():
     # Worths 4, 2, 1: P(a > b > c) = 4/7 * 2/3. The ranking is a choice among three, then one among two.
     worth = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64).log()

@@ -16,14 +16,16 @@ import numpy as np
 from pluralign.comparisons.given_items import (
     Given,
     ItemTable,
+    Names,
     Numbers,
     assemble,
     check_distinct,
     check_length,
     check_present,
     flatten,
+    number_names,
     number_sources,
-    number_users,
+    read_numbers,
     repeat_texts,
 )
 from pluralign.comparisons.table import Comparisons, Texts, index_items
@@ -35,11 +37,11 @@ BLOCK_PAIRS = 1 << 22  # pairs formed at a time, 64 MiB of indices
 
 def from_ratings(
     *,
-    user: Texts,
+    user: Names,
     item: Given,
     rating: Numbers,
     prompt: Texts | None = None,
-    source: Texts | None = None,
+    source: Names | None = None,
     responses: Texts | None = None,
     attributes: np.ndarray | None = None,
     attribute_names: Sequence[str] = (),
@@ -79,14 +81,14 @@ def from_ratings(
         raise ConfigError(f"min_gap is {min_gap}; it must be 0 or more")
     if max_pairs is not None and max_pairs < 1:
         raise ConfigError(f"max_pairs is {max_pairs}; it must be 1 or more, or None for all pairs")
-    score = np.asarray(rating, dtype=np.float64)
+    score = read_numbers("rating", rating)
     for what, column in (("user", user), ("item", item)):
         check_length(what, column, len(score))
     check_present("rating", score, "finite numbers", np.isfinite(score))
     items, item_index, format = ItemTable(
         responses=responses, attributes=attributes, attribute_names=attribute_names
     ).build(item, prompt)
-    user_index, user_ids = number_users(user)
+    user_index, user_ids = number_names(user)
     sources = number_sources(source, len(score))
     within = items.prompt[item_index] if sources is None else index_items(items.prompt[item_index], sources[0])[0]
     order = np.lexsort((within, user_index))
@@ -157,10 +159,10 @@ def pair_up(
 
 def from_rankings(
     *,
-    user: Texts,
+    user: Names,
     ranking: Sequence[Given],
     prompt: Texts | None = None,
-    source: Texts | None = None,
+    source: Names | None = None,
     responses: Texts | None = None,
     attributes: np.ndarray | None = None,
     attribute_names: Sequence[str] = (),
@@ -201,7 +203,7 @@ def from_rankings(
     n_later = np.repeat(np.cumsum(size), size) - 1 - np.arange(len(item))
     first = np.repeat(np.arange(len(item)), n_later)
     second = np.arange(len(first)) - np.repeat(np.cumsum(n_later) - n_later, n_later) + first + 1
-    user_index, user_ids = number_users(user)
+    user_index, user_ids = number_names(user)
     sources = number_sources(source, len(size))
     if sources is None and prompt is None:
         sources = np.arange(len(size), dtype=np.int32), tuple(f"ranking {i + 1}" for i in range(len(size)))
@@ -220,11 +222,11 @@ def from_rankings(
 
 def from_best_of(
     *,
-    user: Texts,
+    user: Names,
     options: Sequence[Given],
-    best: Sequence[int] | np.ndarray,
+    best: Numbers,
     prompt: Texts | None = None,
-    source: Texts | None = None,
+    source: Names | None = None,
     responses: Texts | None = None,
     attributes: np.ndarray | None = None,
     attribute_names: Sequence[str] = (),
@@ -251,7 +253,9 @@ def from_best_of(
     for what, column in (("options", options), ("best", best)):
         check_length(what, column, len(user))
     flat, size = flatten(options, "choice")
-    place = np.asarray(best)
+    given = read_numbers("best", best)
+    check_present("best", given, "whole numbers", np.isfinite(given) & (given == np.round(given)))
+    place = given.astype(np.int64)
     bad = np.flatnonzero((place < 0) | (place >= size))
     if len(bad):
         raise DataError(
@@ -264,7 +268,7 @@ def from_best_of(
     check_distinct(item, member, items, "choice")
     taken = np.cumsum(size) - size + place
     other = np.delete(np.arange(len(item)), taken)
-    user_index, user_ids = number_users(user)
+    user_index, user_ids = number_names(user)
     sources = number_sources(source, len(size))
     if sources is None and prompt is None:
         sources = np.arange(len(size), dtype=np.int32), tuple(f"choice {i + 1}" for i in range(len(size)))
@@ -283,12 +287,12 @@ def from_best_of(
 
 def from_votes(
     *,
-    user: Texts,
+    user: Names,
     first: Given,
     second: Given,
     vote: Numbers,
     prompt: Texts | None = None,
-    source: Texts | None = None,
+    source: Names | None = None,
     responses: Texts | None = None,
     attributes: np.ndarray | None = None,
     attribute_names: Sequence[str] = (),
@@ -313,7 +317,7 @@ def from_votes(
     Raises:
         DataError: A vote is none of the three, both items of a pair are the same, or an item is not known.
     """
-    choice = np.asarray(vote, dtype=np.float64)
+    choice = read_numbers("vote", vote)
     n = len(choice)
     for what, column in (("user", user), ("first", first), ("second", second)):
         check_length(what, column, n)
@@ -323,7 +327,7 @@ def from_votes(
     items, item, format = ItemTable(responses=responses, attributes=attributes, attribute_names=attribute_names).build(
         both, twice
     )
-    user_index, user_ids = number_users(user)
+    user_index, user_ids = number_names(user)
     turned = choice < 0
     return assemble(
         items,

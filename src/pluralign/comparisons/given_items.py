@@ -25,6 +25,7 @@ from pluralign.types import FloatArray, IntArray
 
 Numbers: TypeAlias = Sequence[float | int] | np.ndarray
 Given: TypeAlias = Sequence[str] | Sequence[int] | np.ndarray
+Names: TypeAlias = Texts | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,21 +173,40 @@ def assemble(
     )
 
 
-def number_users(user: Texts) -> tuple[IntArray, tuple[str, ...]]:
-    index, ids = index_texts(user)
+def number_names(names: Names) -> tuple[IntArray, tuple[str, ...]]:
+    """Number distinct names, texts or whole numbers."""
+    if not isinstance(names, pa.Array | pa.ChunkedArray):
+        array = np.asarray(names)
+        names = [str(each) for each in array.tolist()] if array.dtype.kind in "iu" else list(names)
+        wrong = next((each for each in names if each is not None and not isinstance(each, str)), None)
+        if wrong is not None:
+            raise DataError(f"{show_given(wrong)} is no name; accepted are texts, or whole numbers alone")
+    index, ids = index_texts(names)
     return index, tuple(ids.to_pylist())
 
 
-def number_sources(source: Texts | None, n: int) -> tuple[IntArray, tuple[str, ...]] | None:
+def number_sources(source: Names | None, n: int) -> tuple[IntArray, tuple[str, ...]] | None:
     if source is None:
         return None
     check_length("source", source, n)
-    index, ids = index_texts(source)
-    return index, tuple(ids.to_pylist())
+    return number_names(source)
+
+
+def read_numbers(name: str, values: Numbers) -> FloatArray:
+    """Numbers, None among them as NaN."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} holds something else than numbers: {error}") from None
 
 
 def flatten(lists: Sequence[Given], what: str) -> tuple[list[str] | np.ndarray, np.ndarray]:
     """Put lists of items one after the other; also the length of each."""
+    if not len(lists):
+        raise DataError(f"there is no {what}")
+    text = next((i for i, items in enumerate(lists) if isinstance(items, str)), None)
+    if text is not None:
+        raise DataError(f"{what} {text + 1} is one text, {show(lists[text])}; it must be a list of items")
     size = np.fromiter((len(items) for items in lists), dtype=np.int64, count=len(lists))
     short = np.flatnonzero(size < 2)
     if len(short):

@@ -404,10 +404,20 @@ def check_decisions(table: Comparisons, place: Place) -> None:
     """Hold the rows of each decision against its first row.
 
     Raises:
-        DataError: They differ in what was chosen, by whom, or in their source.
+        DataError: They differ in what was chosen, by whom, or in their source; or an outcome is not 1, which among
+            several items says nothing.
     """
     if table.choice is None:
         return
+    unsure = np.flatnonzero(table.outcome != 1) if table.outcome is not None else np.empty(0, dtype=np.int64)
+    if len(unsure) and table.n_decisions < len(table):
+        outcome = table.outcome
+        fail_rows(
+            unsure,
+            place,
+            lambda row: f"its outcome is {outcome[row]:g}, and the table has choices among several",  # type: ignore[index]
+            hint="a choice is for certain: turn rows with outcome 0 round, and read ties and soft labels apart from it",
+        )
     first = table.first_row[table.decision]
     names = table.items.response
     for what, column, tell in (

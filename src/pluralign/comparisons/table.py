@@ -184,8 +184,17 @@ def index_texts(*columns: Texts) -> tuple[IntArray, pa.Array]:
 
     Returns:
         The number of every text, (texts,), and the distinct texts.
+
+    Raises:
+        DataError: A text is missing.
     """
-    coded = encode_texts(pa.chunked_array([encode_texts(column) for column in columns]))
+    each = [encode_texts(column) for column in columns]
+    for column in each:
+        if column.null_count:
+            raise DataError(
+                f"row {column.is_null().index(True).as_py() + 1}: a text is missing", hint="fill or drop it"
+            )
+    coded = encode_texts(pa.chunked_array(each))
     # A dictionary may hold texts that no row has, and in another order.
     used = coded.indices.dictionary_encode()
     return used.indices.to_numpy(zero_copy_only=False).astype(np.int32), coded.dictionary.take(used.dictionary)

@@ -2,7 +2,8 @@
 
 With m_j the margins of the chosen item over each other one, both are P = 1 / (1 + sum_j exp(-m_j)) (Bradley and
 Terry 1952; McFadden 1974; Plackett and Luce rank by repeating it on what is left). A pair is the case of one m_j, where
-soft labels and ties at 0.5 are accepted too: y log P + (1 - y) log(1 - P).
+soft labels and ties at 0.5 are accepted too: y log P + (1 - y) log(1 - P), which is log P - (1 - y) m. Where a decision
+is among more, y is 1.
 """
 
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ class Logit:
         if decisions.pairwise:
             # y log s(m) + (1 - y) log s(-m), with log s(-m) = log s(m) - m.
             return logsigmoid(margin) - (1 - decisions.outcome)[:, None] * margin
-        return -self._log_total(margin, decisions)
+        log_prob = -self._log_total(margin, decisions)
+        if decisions.sure:
+            return log_prob
+        return log_prob - decisions.sum((1 - decisions.outcome)[:, None] * margin)
 
     def slope(self, margin: Float[Tensor, "rows heads"], decisions: Decisions) -> Float[Tensor, "rows heads"]:
         if decisions.pairwise:
             return decisions.outcome[:, None] - torch.sigmoid(margin)
-        return self._others(margin, decisions)
+        return self._others(margin, decisions) - (1 - decisions.outcome)[:, None]
 
     def curvature(
         self, margin: Float[Tensor, "rows heads"], decisions: Decisions

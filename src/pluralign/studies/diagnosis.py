@@ -117,7 +117,9 @@ def diagnose(
     alone = "the users are one cluster"
 
     def test() -> Tests:
-        return score_tests(design, ridge=ridge, n_draws=settings.draws, n_permuted=settings.draws // 5, seed=seed)
+        return score_tests(
+            design, ridge=ridge, n_draws=settings.draws, n_permuted=max(settings.draws // 5, 19), seed=seed
+        )
 
     def compare() -> Similarity | None:
         if rung is None:

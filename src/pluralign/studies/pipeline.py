@@ -7,7 +7,9 @@ however many seeds it was tested in.
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -49,6 +51,8 @@ from pluralign.studies.splitting import make_folds, split_study
 from pluralign.studies.verdict import SHARED, Verdict
 from pluralign.types import IntArray
 from pluralign.users import UNKNOWN, Clusters, Pooled
+
+logger = logging.getLogger(__name__)
 
 OTHER = "another user's"
 RANDOM = "random clusters"
@@ -109,6 +113,8 @@ def run_study(
     settings = settings or StudySettings()
     if cache_dir is None and out is not None:
         cache_dir = out / "cache"
+    if comparisons.weight is not None and not 0.5 <= (mean := comparisons.weight.mean()) <= 2:
+        logger.warning("A row weighs %.3g on average, and counts as so many comparisons; divide if it should not", mean)
     source = FeatureSource(comparisons, settings.encoder, cache_dir=cache_dir, device=device, on_step=on_step)
     kept = Kept(out, comparisons, settings, source.identity)
     numbers = range(settings.seed, settings.seed + settings.seeds)
@@ -169,6 +175,9 @@ def run_study(
         curves=query_curves(seeds, settings),
     )
     if out is not None:
+        for name in LADDER:
+            if name not in whole.models:
+                shutil.rmtree(out / "models" / name, ignore_errors=True)  # of a study that stood there before
         for name, model in whole.models.items():
             model.save(out / "models" / name)
         write_json(out / "results.json", results)

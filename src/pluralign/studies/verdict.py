@@ -11,8 +11,9 @@ Log-probability decides because it is proper: accuracy moves only when a predict
 
 Where they do not all hold, one reward serves everybody, and the question is whether that is known or only not refuted.
 It is *cannot tell yet* where the score test says that tastes differ though no model turns it into better predictions,
-or where the interval of the best model of taste reaches a gain that would have been worth having. It is *do not
-personalise* where neither is so.
+where the interval of the best model of taste reaches a gain that would have been worth having, or where there was
+neither a test of taste nor a model of it that predicts anything else than the pooled reward does. It is *do not
+personalise* where none of these is so.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def decide(
         worthwhile: Smallest gain in accuracy that would be worth a model for each user, a share.
         level: Of the intervals and the test.
     """
-    beside = beside or Beside()
+    known, beside = beside is not None, beside or Beside()
     size = (
         f"{_signed(gain_accuracy, 100.0)} points of accuracy and {_signed(gain, 1.0)} nats per decision "
         "over the pooled reward"
@@ -151,7 +152,7 @@ def decide(
     sentences = [reason]
     answer: Answer = "personalise"
     if rung in SHARED:
-        doubts = _doubts(beside, worthwhile, level)
+        doubts = _doubts(beside, worthwhile, level) if known else []
         answer = "cannot tell yet" if doubts else "do not personalise"
         sentences += doubts
     sentences += _minority(beside, personalise=rung not in SHARED)
@@ -183,6 +184,9 @@ def _doubts(beside: Beside, worthwhile: float, level: float) -> list[str]:
             "models tried here to predict better."
         )
     gain = beside.personal_accuracy
+    if beside.taste_p is None and (gain is None or gain.low == gain.high):
+        lacking = "no model of taste was fitted" if gain is None else "the models of taste learnt nothing of any user"
+        found.append(f"But nothing here could have shown a difference of taste: {lacking}, and no test was possible.")
     if gain is not None and gain.high >= worthwhile:
         found.append(
             f"The best model of taste, {beside.personal}, gains {_signed(gain, 100.0)} points: {100 * worthwhile:g} "

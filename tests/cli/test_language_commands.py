@@ -1,17 +1,21 @@
 """Language models from the command line: train, evaluate, write, score."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM
 
-from pluralign.cli.language import find_base, read_rows
+from pluralign.cli.language import find_base, read_rows, write_rows
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
+from pluralign.training.cluster_policies import train_cluster_policies
 from pluralign.training.train import train_policy
 
 from ..tiny_models import VOCABULARY, save_tiny_llama
 
+ROW = {"prompt": "Say it", "chosen": "yes", "rejected": "no", "user": "ann"}
 QUICK = ["--set", "max_steps=2", "--set", "use_cpu=true", "--batch-size", 4]
 
 
@@ -25,6 +29,23 @@ def policy(base, texts, tmp_path_factory):
     """A policy for the six users of `texts`."""
     out = tmp_path_factory.mktemp("models") / "policy"
     train_policy(read(texts), base, out=out, args={"max_steps": 2, "use_cpu": True, "disable_tqdm": True})
+    return out
+
+
+@pytest.fixture(scope="module")
+def clusters(base, texts, tmp_path_factory):
+    """Policies of two clusters for the six users of `texts`, the second of them in cluster 1."""
+    out = tmp_path_factory.mktemp("models") / "clusters"
+    table = read(texts)
+    given = {name: int(i == 1) for i, name in enumerate(table.user_ids)}
+    args = {
+        "max_steps": 2,
+        "learning_rate": 0.05,
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    train_cluster_policies(table, base, out=out, args=args, assignment=given, max_rounds=0)
     return out
 
 
@@ -126,6 +147,86 @@ def test_train_clusters_writes_a_policy_for_each(run, base, texts, tmp_path):
     assert len(json.loads(done.out)["responses"]) == 1
 
 
+def test_the_clusters_of_a_folder_write_as_one(run, clusters, tmp_path):
+    users = list(json.loads((clusters / "clusters.json").read_text())["cluster"])
+    file = tmp_path / "prompts.jsonl"
+    asked = [users[0], users[1], None, users[2], "zoe"]
+    file.write_text("".join(json.dumps({"prompt": "Hello", "user": user}) + "\n" for user in asked))
+    done = run("generate", clusters, file, "--tokens", 8, "--json")
+    assert done.code == 0, done.err
+    assert "never met 1 of these users (zoe)" in done.err
+    rows = json.loads(done.out)["responses"]
+    assert [row["user"] for row in rows] == asked
+    alone = [
+        json.loads(run("generate", clusters / name, "--prompt", "Hello", "--tokens", 8, "--json").out)["responses"][0]
+        for name in ("cluster-0", "cluster-1", "generic")
+    ]
+    first, second, generic = (row["response"] for row in alone)
+    assert first != second
+    assert [row["response"] for row in rows] == [first, second, generic, first, generic]
+    done = run("generate", clusters, "--prompt", "Hello", "--cluster", 1, "--tokens", 8, "--json")
+    assert [row["response"] for row in json.loads(done.out)["responses"]] == [second]
+
+
+def test_the_clusters_of_a_folder_are_judged_as_one(run, clusters, texts, policy, tmp_path):
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(texts.read_text().splitlines(keepends=True)[::6]))
+    done = run("evaluate", clusters, few, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["n_decisions"], found["n_known_users"], found["beta"]) == (12, 6, 0.5)
+    sharper = json.loads(run("evaluate", clusters, few, "--beta", 1, "--json").out)
+    assert sharper["top"] == found["top"]
+    assert sharper["scores"]["log_loss"] != found["scores"]["log_loss"]
+    assert found["over_generic"]["log_prob"]["estimate"] != 0
+    done = run("evaluate", clusters, few, "--pooled", policy)
+    assert done.code == 2
+    assert "leave --pooled out" in done.err
+    pooled = json.loads(run("evaluate", policy, few, "--pooled", clusters, "--json").out)
+    generic = json.loads(run("evaluate", policy, few, "--pooled", clusters / "generic", "--json").out)
+    assert pooled["table"] == generic["table"]
+
+
+def test_the_clusters_of_a_folder_are_exported_each(run, clusters, tmp_path):
+    done = run("export", clusters, tmp_path / "adapters", "--adapter", "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["policies"]) == {"cluster-0", "cluster-1", "generic"}
+    for name in ("cluster-0", "cluster-1", "generic"):
+        assert (tmp_path / "adapters" / name / "adapter_config.json").is_file()
+    done = run("export", clusters, tmp_path / "adapters", "--adapter")
+    assert "a LoRA adapter for each of 2 clusters and for everybody" in " ".join(done.out.split())
+    done = run("export", clusters, tmp_path / "more", "--user", "user 0")
+    assert done.code == 2
+    assert "no tokens of users" in done.err
+
+
+def test_settings_of_clusters_come_from_yaml_and_set_and_flags_win(run, base, texts, tmp_path, monkeypatch):
+    given = {}
+
+    def caught(*_, **settings):
+        given.update(settings)
+        raise ConfigError("caught")
+
+    monkeypatch.setattr("pluralign.training.cluster_policies.train_cluster_policies", caught)
+    config = tmp_path / "run.yaml"
+    config.write_text("seed: 5\nn_clusters: 4\nmax_rounds: 1\nbeta: 0.1\nuse_cpu: true\n")
+    arguments = ["--base", base, "--out", tmp_path / "m", "--config", config, "--set", "n_starts=3", "--clusters", 3]
+    assert "caught" in run("train-clusters", texts, *arguments, "--soft").err
+    assert given.pop("args") == {"use_cpu": True, "disable_tqdm": True}
+    assert given == {
+        "out": tmp_path / "m", "resume": True, "seed": 5, "n_clusters": 3, "max_rounds": 1, "beta": 0.1, "n_starts": 3,
+        "soft": True,
+    }  # fmt: skip
+
+
+def test_train_clusters_prints_the_sizes_of_the_clusters_that_it_keeps(run, base, texts, tmp_path, monkeypatch):
+    rounds = [SimpleNamespace(sizes=sizes) for sizes in ((5, 1, 0), (3, 2, 1))]  # of which the first is kept
+    kept = SimpleNamespace(n_clusters=3, user_ids=("u",) * 6, cluster=np.array([0, 1, 0, 0, 0, 0]), rounds=rounds)
+    monkeypatch.setattr("pluralign.training.cluster_policies.train_cluster_policies", lambda *_, **__: kept)
+    done = run("train-clusters", texts, "--base", base, "--out", tmp_path / "m", "--set", "use_cpu=true")
+    assert "3 clusters of 6 users (5, 1, 0)" in done.out
+
+
 def test_describe_needs_covariates(run, base, texts, tmp_path):
     done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", "--describe", "age")
     assert done.code == 2
@@ -148,12 +249,108 @@ def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):
         (["--set", "betta=1"], "betta"),
         (["--alpha", 2], "alpha is 2.0; it must be between 0 and 1"),
         (["--users", "clusters"], 'unknown user model "clusters"'),
+        (["--set", "users=clusters"], 'unknown user model "clusters"'),
+        (["--users", "cluster"], "hint: give --clusters K"),
+        (["--users", "basis"], "hint: give --rank R"),
+        (["--users", "text"], "hint: give --describe"),
+        (["--clusters", 3], "hint: --clusters K is for --users cluster"),
+        (["--users", "basis", "--rank", 2, "--clusters", 3], "n_clusters is given, but users are basis"),
+        (["--hold-out", 1], "--hold-out is 1; it must be at least 0 and below 1"),
+        (["--set", "eval_strategy=steps", "--set", "use_cpu=true"], "a command evaluates once, at the end"),
+        (
+            ["--set", "lr_scheduler_type=foo", "--set", "use_cpu=true"],
+            "training arguments: foo is not a valid SchedulerType",
+        ),
     ],
 )
 def test_bad_settings_are_named(run, base, texts, tmp_path, arguments, message):
     done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", *arguments)
     assert done.code == 2
     assert message in done.err
+
+
+def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_path, monkeypatch):
+    found = {"kind": "cluster", "hard": True, "n_clusters": 2, "assignment": {}}
+    monkeypatch.setattr("pluralign.cli.language.hard_clusters", lambda _: found)
+    arguments = ["--base", base, "--out", tmp_path / "m", "--clusters-from", tmp_path]
+    for command, flags, message in (
+        ("train-dpo", ["--users", "basis"], "kind is basis, but --clusters-from makes it cluster"),
+        ("train-dpo", ["--clusters", 3], "n_clusters is 3, but --clusters-from makes it 2"),
+        ("train-clusters", ["--clusters", 3], "n_clusters is 3, but --clusters-from makes it 2"),
+    ):
+        done = run(command, texts, *arguments, *flags)
+        assert done.code == 2
+        assert message in done.err
+
+
+def test_a_single_source_cannot_be_held_out(run, base, tmp_path):
+    file = tmp_path / "one.jsonl"
+    file.write_text("".join(json.dumps({**ROW, "chosen": f"yes {i}"}) + "\n" for i in range(4)))
+    done = run("train-dpo", file, "--base", base, "--out", tmp_path / "m")
+    assert done.code == 2
+    assert "there are 1" in done.err
+    assert "hint: --hold-out 0 trains on everything" in done.err
+
+
+def test_a_missing_user_column_is_named_by_the_flag_that_there_is(run, base, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({**{name: ROW[name] for name in ("prompt", "chosen", "rejected")}, "worker": "a"}))
+    done = run("train-dpo", file, "--base", base, "--out", tmp_path / "m")
+    assert done.code == 2
+    assert "hint: name it with --column user=worker" in done.err
+
+
+def test_ties_alone_are_judged_with_dashes(run, policy, tmp_path):
+    users = json.loads((policy / "pluralign.json").read_text())["user_ids"]
+    file = tmp_path / "ties.jsonl"
+    file.write_text("".join(json.dumps({**ROW, "user": user, "outcome": 0.5}) + "\n" for user in users))
+    done = run("evaluate", policy, file)
+    assert done.code == 0, done.err
+    rows = {line.split("  ")[0].strip(): line.split()[-1] for line in done.out.splitlines()[1:]}
+    assert rows["accuracy, known users"] == rows["accuracy as an unknown user, all"] == "-"
+
+
+def test_a_policy_is_no_reward(run, policy, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"prompt": "Hello", "response": "Hi"}))
+    for arguments in (
+        ["reward", policy, file],
+        ["generate", policy, "--prompt", "Hello", "--best-of", 2, "--reward", policy],
+    ):
+        done = run(*arguments)
+        assert done.code == 2
+        assert f"{policy} holds a policy, which writes and does not score" in done.err
+        assert "train-reward" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["--temperature", -5], "--temperature is -5; it must be at least 0", None),
+        (["-n", 3, "--temperature", 0], "the responses of -n 3 would all be one", "leave out --temperature"),
+        (["--best-of", 4, "--reward", "r", "--temperature", 0], "--best-of 4 would all be one", "one above 0"),
+        (["--best-of", 4, "--reward", "r", "-n", 3], "-n is 3, but of the best of 4 one is kept", "leave out -n"),
+        (["--top-p", 0.9], "--top-p is 0.9, but the likeliest token is always taken", "--temperature above 0"),
+    ],
+)
+def test_flags_of_sampling_that_are_at_odds(run, policy, arguments, message, hint):
+    done = run("generate", policy, "--prompt", "Hello", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert hint is None or hint in done.err
+
+
+def test_names_that_a_model_never_met_are_counted_on_stderr(run, policy, tmp_path):
+    users = json.loads((policy / "pluralign.json").read_text())["user_ids"]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(
+        "".join(json.dumps({"prompt": "A", "user": user}) + "\n" for user in ("zoe", users[0], "zoe", "al"))
+    )
+    done = run("generate", policy, file, "--tokens", 3, "--json")
+    assert "note: the model has never met 2 of these users (al, zoe)" in done.err
+    assert [row["user"] for row in json.loads(done.out)["responses"]] == ["zoe", users[0], "zoe", "al"]
+    file.write_text(json.dumps({"prompt": "A", "user": users[0]}))
+    assert "never met" not in run("generate", policy, file, "--tokens", 3, "--json").err
 
 
 def test_a_base_that_is_not_there_is_named(run, texts, tmp_path):
@@ -172,3 +369,23 @@ def test_rows_that_lack_a_prompt_are_named(tmp_path):
     file.write_text("prompt,response\nHello,Hi\n,Hi\n")
     with pytest.raises(DataError, match=r"row 2 has no prompt"):
         read_rows(file, ("prompt", "response"))
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    rows = [
+        {"prompt": "Line\u2028separator", "response": "next\x85line, \x0b and \x1c"},
+        {"prompt": "B", "response": "b"},
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "rows.jsonl", ("prompt", "response")) == rows
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_files_of_spreadsheets_begin_with_a_mark(tmp_path, newline):
+    (tmp_path / "rows.csv").write_bytes(newline.join(["prompt,response", '"two\nlines",Hi', ""]).encode("utf-8-sig"))
+    assert read_rows(tmp_path / "rows.csv", ("prompt",)) == [{"prompt": "two\nlines", "response": "Hi"}]
+    (tmp_path / "rows.jsonl").write_bytes(newline.join(['{"prompt": "A"}', '{"prompt": "B"}', ""]).encode("utf-8-sig"))
+    assert read_rows(tmp_path / "rows.jsonl", ("prompt",)) == [{"prompt": "A"}, {"prompt": "B"}]
+    (tmp_path / "rows.csv").write_bytes("prompt\ncaf\u00e9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"rows\.csv is not text in UTF-8"):
+        read_rows(tmp_path / "rows.csv", ("prompt",))

@@ -277,7 +277,7 @@ def fit(
 
 @app.command(rich_help_panel="Steps")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder that `fit`, `study`, `train-reward` or `train-dpo` wrote.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a fitted or trained model.")],
     data: Data,
     path: DataPath = None,
     column: Columns = None,
@@ -292,7 +292,8 @@ def evaluate(
 ) -> None:
     """Score a saved model on other rows: accuracy, log-probability, calibration, beside what an unknown user gets.
 
-    A model is what `fit`, `study`, `train-reward` or `train-dpo` wrote; a policy is judged by its implicit reward.
+    A model is what `fit`, `study`, `train-reward`, `train-dpo` or `train-clusters` wrote; a policy is judged by its
+    implicit reward.
     """
     from pluralign.cli import commands, language
 

@@ -8,24 +8,48 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from pluralign.cli.commands import Source
-from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout
+from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
 from pluralign.comparisons import Comparisons, split_by_source
-from pluralign.errors import ConfigError, DataError
+from pluralign.errors import ConfigError, DataError, PluralignError
 from pluralign.files import replacing, write_json
 from pluralign.studies.settings import read_yaml
 
 if TYPE_CHECKING:
+    from pluralign.policies.clusters import ClusterWriter
     from pluralign.policies.evaluation import Evaluation
     from pluralign.policies.policy import Policy, Reader
+    from pluralign.training.cluster_policies import ClusterPolicies
 
-EMBEDDED, LATENT = "embedded", "latent"
+EMBEDDED, LATENT, CLUSTERED = "embedded", "latent", "ClusterPolicies"
 # Flags of a user model and what they are called there.
 USERS = {"users": "kind", "tokens": "n_tokens", "clusters": "n_clusters", "rank": "rank"}
+# What a kind of users cannot do without, and the flag that gives it.
+NEEDED = {
+    "cluster": ("n_clusters", "--clusters K"),
+    "basis": ("rank", "--rank R"),
+    "text": ("described", "--describe COLUMN,COLUMN"),
+}
+# Settings of `train_cluster_policies` that `--set` and a YAML file reach, beside those of a policy.
+OF_CLUSTERS = (
+    "n_clusters",
+    "max_rounds",
+    "soft",
+    "start",
+    "features",
+    "n_starts",
+    "held_out",
+    "refit",
+    "cache",
+    "seed",
+)
 
 
 def train(
@@ -50,17 +74,19 @@ def train(
     comparisons = source.load()
     given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
     given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
-    users = dict(given.pop("users", {}))
+    users = given.pop("users", {})
+    users = {"kind": users} if isinstance(users, str) else dict(users)
     users |= {ours: flags[name] for name, ours in USERS.items() if flags.get(name) is not None}
     latent = what == "reward" and users.get("kind") == LATENT
     kind = LatentRewardSettings if latent else RewardSettings if what == "reward" else PolicySettings
     known = {each.name for each in fields(kind)}
     if clusters_from is not None:
-        users |= hard_clusters(clusters_from)
+        users = _joined(users, hard_clusters(clusters_from), "--clusters-from")
     if describe is not None:
-        users |= described(comparisons, describe.split(","))
+        users = _joined(users, described(comparisons, describe.split(",")), "--describe")
     if users:
         given["users"] = users if latent else {"kind": "individual", "n_tokens": 1, **users}
+        _check_users(given["users"])
     comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
     call: Any = train_latent_reward if latent else train_reward if what == "reward" else train_policy
     if latent:
@@ -71,8 +97,7 @@ def train(
             comparisons,
             find_base(base, progress=True),
             out=out,
-            args={"disable_tqdm": not stderr.is_terminal}
-            | {name: value for name, value in given.items() if name not in known},
+            args=arguments({name: value for name, value in given.items() if name not in known}, out),
             resume=not fresh,
             **{name: value for name, value in given.items() if name in known},
         )
@@ -141,11 +166,46 @@ def described(comparisons: Comparisons, columns: list[str]) -> dict[str, Any]:
     return {"kind": "text", "described": dict(zip(comparisons.user_ids, rows, strict=True))}
 
 
+def arguments(given: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Fields of `TrainingArguments`, tried before anything long begins.
+
+    Raises:
+        ConfigError: There is no such field, its value is not accepted, or what it asks for is not a command's to do.
+    """
+    from pluralign.training.train import make_arguments
+
+    found = {"disable_tqdm": not stderr.is_terminal, **given}
+    try:
+        made = make_arguments(found, out)
+    except PluralignError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"training arguments: {error}") from None
+    if made.eval_strategy != "no":
+        raise ConfigError(
+            f"eval_strategy is {made.eval_strategy.value}; a command evaluates once, at the end",
+            hint="leave it out; --hold-out says on what share, and `eval` of train_policy in Python evaluates between",
+        )
+    return found
+
+
 def hold(comparisons: Comparisons, share: float, seed: int) -> tuple[Comparisons, Comparisons | None]:
-    """Comparisons to learn from, and those of a share of the sources."""
+    """Comparisons to learn from, and those of a share of the sources.
+
+    Raises:
+        ConfigError: It is no share.
+        DataError: There are fewer than two sources.
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"--hold-out is {share:g}; it must be at least 0 and below 1")
     if not share:
         return comparisons, None
-    split = split_by_source(comparisons, share, seed=seed)
+    try:
+        split = split_by_source(comparisons, share, seed=seed)
+    except DataError as error:
+        raise DataError(
+            str(error), hint="--hold-out 0 trains on everything; --column source=NAME names finer sources"
+        ) from None
     return comparisons.take(split.train), comparisons.take(split.test)
 
 
@@ -154,35 +214,41 @@ def train_clusters(
     base: str,
     out: Path,
     config: Path | None,
+    flags: Mapping[str, Any],
     more: Mapping[str, object],
     *,
     clusters_from: Path | None,
+    fresh: bool,
     json: bool,
-    **settings: Any,
 ) -> None:
     from pluralign.training.cluster_policies import train_cluster_policies
     from pluralign.training.settings import PolicySettings
 
     comparisons = source.load()
     given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
-    known = {each.name for each in fields(PolicySettings)}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    known = {*OF_CLUSTERS, *(each.name for each in fields(PolicySettings))}
+    own = {name: value for name, value in given.items() if name in known}
     if clusters_from is not None:
         found = hard_clusters(clusters_from)
-        settings |= {"assignment": found["assignment"], "n_clusters": found["n_clusters"]}
+        n_clusters = {name: own[name] for name in ("n_clusters",) if name in own}
+        own |= _joined(n_clusters, {"n_clusters": found["n_clusters"]}, "--clusters-from")
+        own["assignment"] = found["assignment"]
     with redirect_stdout(sys.stderr):
         policies = train_cluster_policies(
             comparisons,
             find_base(base, progress=True),
             out=out,
-            args={"disable_tqdm": not stderr.is_terminal}
-            | {name: value for name, value in given.items() if name not in known},
-            **settings,
-            **{name: value for name, value in given.items() if name in known},
+            args=arguments({name: value for name, value in given.items() if name not in known}, out),
+            resume=not fresh,
+            **own,
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes that trained together one speaks
     if json:
         print_json({"model": str(out), **policies.as_dict()})
         return
-    sizes = ", ".join(map(str, policies.rounds[-1].sizes)) if policies.rounds else "as given"
+    sizes = ", ".join(map(str, np.bincount(policies.cluster, minlength=policies.n_clusters).tolist()))
     stdout.print(
         f"{policies.n_clusters} clusters of {len(policies.user_ids):,} users ({sizes}), an adapter each in "
         f"{out}/cluster-K, everybody's in {out}/generic",
@@ -194,6 +260,9 @@ def export(model: Path, out: Path, users: list[str] | None, *, merge: bool, json
     from pluralign.policies.export import export as write
     from pluralign.policies.policy import Policy
 
+    if _kind(model) == CLUSTERED:
+        export_clusters(load_any(model), out, users, merge=merge, json=json)
+        return
     exported = write(Policy.load(model), out, users=users, merge=merge)
     if json:
         print_json({"folder": str(out), "place": exported.place, "tokens": exported.tokens, "ids": exported.ids})
@@ -204,12 +273,46 @@ def export(model: Path, out: Path, users: list[str] | None, *, merge: bool, json
         )
 
 
+def export_clusters(policies: ClusterPolicies, out: Path, users: list[str] | None, *, merge: bool, json: bool) -> None:
+    from pluralign.policies.export import SERVED
+    from pluralign.policies.export import export_clusters as write
+
+    if users:
+        raise ConfigError(
+            "--user is given, but the policies of clusters have no tokens of users",
+            hint=f"leave --user out; {SERVED} in the folder says which policy serves whom",
+        )
+    folders = write(policies, out, merge=merge)
+    if json:
+        print_json({"folder": str(out), "policies": {name: str(each) for name, each in folders.items()}})
+    else:
+        what = "an ordinary checkpoint" if merge else "a LoRA adapter"
+        stdout.print(
+            f"{what} for each of {policies.n_clusters} clusters and for everybody in {out}; {SERVED} says which "
+            "serves whom",
+            highlight=False,
+        )
+
+
 def judge(
     folder: Path, comparisons: Comparisons, *, pooled: Path | None = None, beta: float | None = None
 ) -> Evaluation:
-    """Evaluate a saved policy or reward model of either kind."""
-    from pluralign.policies.evaluation import evaluate_policy, evaluate_reward
+    """Evaluate a saved policy, the policies of clusters, or a reward model of either kind."""
+    from pluralign.policies.evaluation import evaluate_clusters, evaluate_policy, evaluate_reward
+    from pluralign.training.cluster_policies import GENERIC
 
+    if _kind(folder) == CLUSTERED:
+        if pooled is not None:
+            raise ConfigError(
+                "--pooled is given, but policies of clusters are compared with everybody's, which they hold",
+                hint="leave --pooled out",
+            )
+        policies = load_any(folder)
+        if beta is not None:
+            policies = replace(policies, settings=replace(policies.settings, beta=beta))
+        return evaluate_clusters(policies, comparisons)
+    if pooled is not None and _kind(pooled) == CLUSTERED:
+        pooled = pooled / GENERIC
     base = None if pooled is None else load_any(pooled)
     model = load_any(folder)
     if is_policy(folder):
@@ -238,31 +341,34 @@ def generate(
     best_of: int | None,
     out: Path | None,
     json: bool,
+    n: int,
+    temperature: float | None,
+    top_p: float,
     **settings: Any,
 ) -> None:
     from pluralign.policies.best_of_n import best_of_n
-    from pluralign.policies.generation import generate as write
-    from pluralign.policies.policy import Policy
 
     if (best_of is None) != (reward is None):
         raise ConfigError("--best-of and --reward belong together")
-    policy = Policy.load(model)
+    if best_of is not None and clusters:
+        raise ConfigError("best of n asks a user's reward; name users instead of clusters")
+    settings |= _sampling(n, best_of, temperature, top_p)
+    policy = load_writer(model)
     readers = _readers(policy, users, clusters, everyone=everyone, stranger=stranger)
     asked = _asked(file, prompts, readers)
     whom = [user for _, user in asked]
     texts = [prompt for prompt, _ in asked]
+    _tell_unknown(whom, policy.user_ids)
     if reward is None:
-        written = write(policy, texts, whom, progress=stderr.is_terminal, **settings)
+        written = policy.generate(texts, whom, n=n, progress=stderr.is_terminal, **settings)
         rows = [
             {"prompt": prompt, "user": _name(user), "response": each.text, "finished": each.finished}
             for (prompt, user), row in zip(asked, written, strict=True)
             for each in row
         ]
     else:
-        if clusters:
-            raise ConfigError("best of n asks a user's reward; name users instead of clusters")
-        settings.pop("n"), settings.pop("do_sample")
-        best = best_of_n(policy, load_any(reward), texts, whom, n=best_of, **settings)  # type: ignore[arg-type]
+        scorer = load_reward(reward)
+        best = best_of_n(policy, scorer, texts, whom, n=best_of, **settings)  # type: ignore[arg-type]
         rows = [
             {"prompt": prompt, "user": _name(user), "response": text, "reward": float(values.max()), "of": best.n}
             for (prompt, user), text, values in zip(asked, best.texts, best.rewards, strict=True)
@@ -281,12 +387,9 @@ def reward(model: Path, file: Path, out: Path | None, *, json: bool) -> None:
     from pluralign.policies.scoring import score_texts
 
     rows = read_rows(file, ("prompt", "response"))
-    values = score_texts(
-        load_any(model),
-        [row["prompt"] for row in rows],
-        [row["response"] for row in rows],
-        [_user(row) for row in rows],
-    )
+    scorer, users = load_reward(model), [_user(row) for row in rows]
+    _tell_unknown(users, scorer.user_ids)
+    values = score_texts(scorer, [row["prompt"] for row in rows], [row["response"] for row in rows], users)
     scored = [{**row, "reward": float(value)} for row, value in zip(rows, values, strict=True)]
     if out is not None:
         write_rows(out, scored)
@@ -304,12 +407,41 @@ def is_policy(folder: Path) -> bool:
 
 
 def is_language_model(folder: Path) -> bool:
-    """Whether a folder holds a policy or a fine-tuned reward model."""
+    """Whether a folder holds a policy, the policies of clusters or a fine-tuned reward model."""
     return _kind(folder) is not None
 
 
+def load_writer(folder: Path) -> Policy | ClusterWriter:
+    """What writes for users: a saved policy, or the policies of clusters."""
+    if _kind(folder) == CLUSTERED:
+        from pluralign.policies.clusters import ClusterWriter
+
+        return ClusterWriter(load_any(folder))
+    from pluralign.policies.policy import Policy
+
+    return Policy.load(folder)
+
+
+def load_reward(folder: Path) -> Any:
+    """What scores for users.
+
+    Raises:
+        ConfigError: It is a policy.
+    """
+    if is_policy(folder) or _kind(folder) == CLUSTERED:
+        raise ConfigError(
+            f"{folder} holds a policy, which writes and does not score",
+            hint="name the folder of a reward: of `train-reward`, `fit` or a study's model",
+        )
+    return load_any(folder)
+
+
 def load_any(folder: Path) -> Any:
-    """A saved policy, fine-tuned reward model, or reward on frozen features."""
+    """A saved policy, the policies of clusters, a fine-tuned reward model, or a reward on frozen features."""
+    if _kind(folder) == CLUSTERED:
+        from pluralign.training.cluster_policies import ClusterPolicies
+
+        return ClusterPolicies.load(folder)
     if is_policy(folder):
         from pluralign.policies.policy import Policy
 
@@ -331,19 +463,19 @@ def read_rows(file: Path, needed: Iterable[str]) -> list[dict[str, Any]]:
     """Rows of a .jsonl, .csv or .parquet file.
 
     Raises:
-        DataError: It is none of these, or a row lacks a needed value.
+        DataError: It is none of these, is not text in UTF-8, or a row lacks a needed value.
     """
     if not file.is_file():
         raise DataError(f"there is no file {file}")
     if file.suffix == ".jsonl":
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Lines end at a newline alone: `splitlines` would cut texts at U+2028, which JSON has as it is.
+        lines = [line for line in _text(file).split("\n") if line.strip()]
         try:
             rows = [js.loads(line) for line in lines]
         except js.JSONDecodeError as error:
             raise DataError(f"{file} is not JSON lines: {error}") from error
     elif file.suffix == ".csv":
-        with file.open(encoding="utf-8", newline="") as opened:
-            rows = list(csv.DictReader(opened))
+        rows = list(csv.DictReader(StringIO(_text(file), newline="")))
     elif file.suffix == ".parquet":
         from pyarrow.parquet import read_table
 
@@ -357,6 +489,14 @@ def read_rows(file: Path, needed: Iterable[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def _text(file: Path) -> str:
+    """What a file says, its line ends as they are, without the mark that spreadsheets put before it."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8: {error}", hint="save it as UTF-8") from None
+
+
 def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSON lines."""
     with replacing(file) as part:
@@ -364,12 +504,83 @@ def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _kind(folder: Path) -> str | None:
+    """Class of the model that was saved in a folder, None if it is not one of a language model."""
     path = folder / "pluralign.json"
-    return js.loads(path.read_text(encoding="utf-8")).get("model") if path.is_file() else None
+    if path.is_file():
+        return js.loads(path.read_text(encoding="utf-8")).get("model")
+    return CLUSTERED if (folder / "clusters.json").is_file() else None
+
+
+def _joined(users: dict[str, Any], found: Mapping[str, Any], flag: str) -> dict[str, Any]:
+    """What was given and what a flag found.
+
+    Raises:
+        ConfigError: They are at odds.
+    """
+    for name, value in found.items():
+        if users.get(name, value) != value:
+            raise ConfigError(
+                f"{name} is {users[name]}, but {flag} makes it {value}", hint=f"leave out {flag}, or {name}"
+            )
+    return {**users, **found}
+
+
+def _check_users(users: Mapping[str, Any]) -> None:
+    """Name the flag that a user model lacks, or the user model that a flag is for.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    from pluralign.language_models.user_tokens import KINDS
+
+    kind = users["kind"]
+    for each, (setting, flag) in NEEDED.items():
+        if kind == each and setting not in users:
+            raise ConfigError(f"users are {kind}, but {setting} is not given", hint=f"give {flag}")
+        if kind in KINDS and kind != each and setting in users:
+            raise ConfigError(f"{setting} is given, but users are {kind}", hint=f"{flag} is for --users {each}")
+
+
+def _sampling(n: int, best_of: int | None, temperature: float | None, top_p: float) -> dict[str, Any]:
+    """How responses are drawn; without a temperature one response is the likeliest, several are sampled.
+
+    Raises:
+        ConfigError: Flags are at odds, or a temperature is negative.
+    """
+    if best_of is not None and n != 1:
+        raise ConfigError(f"-n is {n}, but of the best of {best_of} one is kept", hint="leave out -n, or --best-of")
+    several = f"-n {n}" if n > 1 else None if best_of is None else f"--best-of {best_of}"
+    if temperature is None:
+        temperature = 1.0 if several else 0.0
+    if temperature < 0:
+        raise ConfigError(f"--temperature is {temperature:g}; it must be at least 0")
+    if temperature == 0 and several:
+        raise ConfigError(
+            f"--temperature is 0, at which the responses of {several} would all be one",
+            hint="leave out --temperature, or give one above 0",
+        )
+    if temperature == 0 and top_p < 1:
+        raise ConfigError(
+            f"--top-p is {top_p:g}, but the likeliest token is always taken",
+            hint="sample: give a --temperature above 0",
+        )
+    sampled = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+    return sampled if temperature else {"do_sample": False}
+
+
+def _tell_unknown(users: Iterable[Any], known: Iterable[str]) -> None:
+    """Say on stderr which names a model has never met: they are served as somebody unknown."""
+    unknown = sorted({name for name in users if isinstance(name, str)} - set(known))
+    if unknown:
+        names = visible(", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else ""))
+        stderr.print(
+            f"note: the model has never met {len(unknown):,} of these users ({names}); to it they are somebody unknown",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _readers(
-    policy: Policy, users: Sequence[str], clusters: Sequence[int], *, everyone: bool, stranger: bool
+    policy: Policy | ClusterWriter, users: Sequence[str], clusters: Sequence[int], *, everyone: bool, stranger: bool
 ) -> list[Reader]:
     from pluralign.policies.policy import Cluster
 

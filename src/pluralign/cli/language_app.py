@@ -228,19 +228,26 @@ def train_clusters(
     option: Options = None,
     config: TrainConfig = None,
     more: More = None,
-    clusters: Annotated[int, typer.Option("--clusters", help="Number of clusters.")] = 2,
+    clusters: Annotated[int | None, typer.Option("--clusters", help="Number of clusters; default 2.")] = None,
     clusters_from: ClustersFrom = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of training and assigning; 0 leaves users where they start.")] = 5,
-    start: Annotated[str, typer.Option(help="From `features` (a fit on frozen ones) or at `random`.")] = "features",
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of training and assigning, default 5; 0 leaves users where they start.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="From `features` (a fit on frozen ones, the default) or at `random`.")
+    ] = None,
     soft: Annotated[bool, typer.Option("--soft", help="Rows weigh by the posterior of their user's cluster.")] = False,
-    held_out: Annotated[float, typer.Option(help="Share of the sources that users are assigned by.")] = 0.0,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of the sources that users are assigned by; default 0, by all.")
+    ] = None,
     fresh: Fresh = False,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
     """Train one policy per cluster by DPO and assign users to them, in turns (2601.20760, Algorithm 1).
 
-    Each OUT/cluster-K/adapter is an ordinary LoRA adapter.
+    Each OUT/cluster-K/adapter is an ordinary LoRA adapter. `generate`, `evaluate` and `export` take OUT as a whole.
+    --set and --config reach features, n_starts, refit and cache too.
 
     \b
       pluralign train-clusters rows.jsonl --base MODEL --clusters 2 --held-out 0.2 --out models/clusters
@@ -253,22 +260,24 @@ def train_clusters(
         base,
         out,
         config,
+        {
+            "n_clusters": clusters,
+            "max_rounds": rounds,
+            "start": start,
+            "soft": soft or None,
+            "held_out": held_out,
+            "seed": seed,
+        },
         commands.settings_of("--set", more),
         clusters_from=clusters_from,
+        fresh=fresh,
         json=json,
-        n_clusters=clusters,
-        max_rounds=rounds,
-        start=start,
-        soft=soft,
-        held_out=held_out,
-        resume=not fresh,
-        seed=seed or 0,
     )
 
 
 @app.command(rich_help_panel=PANEL)
 def generate(
-    model: Annotated[Path, typer.Argument(help="Folder that `train-dpo` wrote.")],
+    model: Annotated[Path, typer.Argument(help="Folder that `train-dpo` or `train-clusters` wrote.")],
     file: Annotated[
         Path | None, typer.Argument(metavar="PROMPTS", help="Rows with prompt, and user if you like.")
     ] = None,
@@ -281,8 +290,9 @@ def generate(
     stranger: Annotated[bool, typer.Option("--stranger", help="For somebody unknown.")] = False,
     n: Annotated[int, typer.Option("-n", "--samples", help="Responses to each; more than one are sampled.")] = 1,
     temperature: Annotated[
-        float, typer.Option(help="Of the samples; 0 takes the likeliest token. Default 0 for one response, 1 for more.")
-    ] = -1.0,
+        float | None,
+        typer.Option(help="Of the samples; 0 takes the likeliest token. Default 0 for one response, 1 for more."),
+    ] = None,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this probability.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option("--tokens", help="Most tokens of a response.")] = 128,
     best_of: Annotated[
@@ -305,8 +315,6 @@ def generate(
     """
     from pluralign.cli import language
 
-    if temperature < 0:
-        temperature = 1.0 if n > 1 or best_of else 0.0
     language.generate(
         model,
         file,
@@ -320,8 +328,7 @@ def generate(
         out=out,
         json=json,
         n=n,
-        do_sample=temperature > 0,
-        temperature=temperature or 1.0,
+        temperature=temperature,
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
@@ -346,7 +353,7 @@ def reward(
 
 @app.command(rich_help_panel=PANEL)
 def export(
-    model: Annotated[Path, typer.Argument(help="Folder that `train-dpo` wrote.")],
+    model: Annotated[Path, typer.Argument(help="Folder that `train-dpo` or `train-clusters` wrote.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the checkpoint.")],
     user: Annotated[list[str] | None, typer.Option("--user", help="Which users; default all. Repeatable.")] = None,
     merge: Annotated[bool, typer.Option("--merge/--adapter", help="LoRA added to the weights, or beside them.")] = True,
@@ -354,7 +361,8 @@ def export(
 ) -> None:
     """Write an ordinary checkpoint in which users are tokens, for transformers alone or a server.
 
-    Clusters and the generic user are always among them; nobody's token is ever written by the model.
+    Clusters and the generic user are always among them; nobody's token is ever written by the model. What
+    `train-clusters` wrote becomes a checkpoint, or an adapter of the base, for each cluster and for everybody.
     """
     from pluralign.cli import language
 

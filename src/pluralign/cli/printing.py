@@ -268,7 +268,7 @@ def print_judged(found: Mapping[str, Any]) -> None:
     )
     rows = [
         ("accuracy, known users", _interval(found["top"])),
-        ("  mean over users ± SD", f"{_number(found['average'], 3)} ± {_number(found['average_sd'], 3)}"),
+        ("  mean over users ± SD", f"{_number(found['average'], 3) or '-'} ± {_number(found['average_sd'], 3) or '-'}"),
         ("accuracy as an unknown user, all", _interval(found["generic_all"])),
         ("accuracy as an unknown user, unseen users", _interval(found["generic_unseen"])),
     ]
@@ -276,7 +276,7 @@ def print_judged(found: Mapping[str, Any]) -> None:
         for row in found["table"]["rows"]:
             gain = row["gains"].get("accuracy")
             points = "" if gain is None else f", {_gain(gain, 100.0, 1)} points"
-            rows.append((f"  {row['name']}", f"{_number(row['scores']['accuracy'], 3)}{points}"))
+            rows.append((f"  {row['name']}", f"{_number(row['scores']['accuracy'], 3) or '-'}{points}"))
     for name, words in (("over_generic", "an unknown user's"), ("over_other", "another user's (control)")):
         if found[name]:
             gain = found[name]
@@ -307,7 +307,7 @@ def print_written(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _interval(found: Mapping[str, Any] | None) -> str:
     """An accuracy with its interval."""
-    if found is None:
+    if found is None or found["estimate"] is None:
         return "-"
     low, high = found["low"], found["high"]
     return f"{found['estimate']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")

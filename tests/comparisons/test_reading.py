@@ -352,6 +352,34 @@ def test_numbers_out_of_range(column, values, message):
     assert refused({**{name: [value] * 2 for name, value in ROW.items()}, column: values})[0] == message
 
 
+def test_weights_under_which_rows_vanish(tmp_path):
+    assert refused({**{name: [value] * 2 for name, value in ROW.items()}, "weight": [0, 0]}) == (
+        "the weights of all rows are 0, so that nothing counts",
+        "leave the column of weights out",
+    )
+    file = put(tmp_path / "rows.jsonl", *({**ROW, "weight": weight} for weight in (1, 1e300, 2)))
+    assert refused(file)[0] == (
+        "rows.jsonl, line 2: weight is 1e+300, beside which those of the other 2 rows vanish: their sum is 3"
+    )
+    # Great differences in weight are the user's to make, and so is a single row that counts.
+    file = put(tmp_path / "rows.jsonl", *({**ROW, "weight": weight} for weight in (1, 1e9, 0)))
+    assert read(file).weight.tolist() == [1, 1e9, 0]
+    file = put(tmp_path / "rows.jsonl", *({**ROW, "weight": weight} for weight in (0, 1e300)))
+    assert read(file).weight.tolist() == [0, 1e300]
+
+
+def test_a_hub_that_cannot_be_reached_is_said(monkeypatch):
+    import datasets
+
+    def load_dataset(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    message, hint = refused("hf:org/name")
+    assert message == "org/name cannot be fetched from the Hugging Face hub: no route"
+    assert "name their folder" in hint
+
+
 def test_texts_among_chats():
     both = [chat("hi", "a"), chat("hi", "b"), "a text"]
     assert refused({"chosen": both, "rejected": [chat("hi", "c")] * 3, "user": ["u"] * 3}) == (

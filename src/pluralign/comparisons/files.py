@@ -36,6 +36,7 @@ ENDINGS = {
 MAGIC = {b"\x1f\x8b": "gzip", b"PAR1": "parquet", b"PK\x03\x04": "zip", b"ARROW1": "arrow", b"\x28\xb5\x2f\xfd": "zstd"}
 BLOCK_BYTES = 16 << 20  # a row must fit in one block
 N_PEEKED = 100
+ABOUT_FILES = ("dataset_info.json", "dataset_infos.json")  # what `datasets` writes beside rows
 TEXT = pa.dictionary(pa.int32(), pa.large_string())  # a text is stored once however often it is read
 
 
@@ -93,7 +94,11 @@ def list_files(path: Path) -> list[Path]:
         if kind_of_path(path) is None:
             raise DataError(f'{path.name}: the ending "{path.suffix}" is not known; known: {known}')
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and kind_of_path(file) is not None)
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.is_file() and kind_of_path(file) is not None and file.name not in ABOUT_FILES
+    )
     if not files:
         there = ", ".join(sorted(file.name for file in path.iterdir())[:10]) or "nothing"
         raise DataError(f"{path} has no file to read; it has: {there}", hint=f"known endings: {known}")

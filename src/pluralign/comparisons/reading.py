@@ -105,6 +105,7 @@ def read(
         name=name or name_of(data),
     )
     check_decisions(table, found.place)
+    check_weights(table, found.place)
     if users is not None:
         table = replace(table, users=read_users(users, table.user_ids, roles.wanted["user"]))
     return table
@@ -196,13 +197,24 @@ def load_path(data: str | Path, wanted: Sequence[str], numbers: Sequence[str]) -
 
 
 def load_hub(name: str, wanted: Sequence[str], *, config: str | None, revision: str | None) -> list[Raw]:
-    """Read from the hub, because the caller named it."""
+    """Read from the hub, because the caller named it.
+
+    Raises:
+        ConfigError: The name is not one of a data set.
+        DataError: It cannot be fetched.
+    """
     import datasets
 
     repository, _, split = name.partition(":")
     if repository.count("/") != 1:
         raise ConfigError(f'"{HUB}{name}" names no data set; accepted is "{HUB}org/name" or "{HUB}org/name:split"')
-    dataset = datasets.load_dataset(repository, config, split=split or None, revision=revision)
+    try:
+        dataset = datasets.load_dataset(repository, config, split=split or None, revision=revision)
+    except Exception as error:  # the hub client raises many kinds
+        raise DataError(
+            f"{name} cannot be fetched from the Hugging Face hub: {error}",
+            hint="check the name and the network; or fetch the files elsewhere and name their folder",
+        ) from error
     return load_dataset(dataset, wanted, name)
 
 
@@ -436,6 +448,26 @@ def check_decisions(table: Comparisons, place: Place) -> None:
                 ),
                 hint="rows that share a choice are one decision of one user: one chosen response, several rejected",
             )
+
+
+def check_weights(table: Comparisons, place: Place) -> None:
+    """Hold the weights against each other.
+
+    Raises:
+        DataError: They are all 0, or the others vanish beside one of them in double precision.
+    """
+    if table.weight is None:
+        return
+    if not table.weight.any():
+        raise DataError("the weights of all rows are 0, so that nothing counts", hint="leave the column of weights out")
+    top = int(table.weight.argmax())
+    rest = np.delete(table.weight, top)
+    if rest.any() and table.weight[top] + rest.sum() == table.weight[top]:
+        raise DataError(
+            f"{place(top)}: weight is {table.weight[top]:g}, beside which those of the other {len(rest)} rows vanish: "
+            f"their sum is {rest.sum():g}",
+            hint="mend the weight, or drop the other rows",
+        )
 
 
 def read_users(data: Readable, user_ids: tuple[str, ...], key: str) -> pa.Table:

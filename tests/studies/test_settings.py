@@ -45,6 +45,8 @@ def test_lists_become_tuples():
             r'query_rungs names "pooled"; it must be of the rungs fitted that',
         ),
         ({"ridge": -1.0}, r"ridge is -1\.0; it must be at least 0"),
+        ({"ridge": float("nan")}, r"ridge is nan; it must be at least 0"),
+        ({"ridge": float("inf")}, r"ridge is inf; it must be at least 0 and finite"),
     ],
 )
 def test_what_is_not_accepted_is_said(given, message):
@@ -56,6 +58,14 @@ def test_yaml_is_read_as_a_mapping(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("seeds: 2\nclusters: [1, 2]\nridge: null\n")
     assert StudySettings.of(read_yaml(file)) == StudySettings(seeds=2, clusters=(1, 2))
+
+
+def test_a_folder_and_bytes_are_no_settings_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: it is a folder"):
+        read_yaml(tmp_path)
+    (tmp_path / "settings.yaml").write_bytes(b"seeds: \xff")
+    with pytest.raises(ConfigError, match=r"settings\.yaml cannot be read: 'utf-8' codec"):
+        read_yaml(tmp_path / "settings.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What a study trains on never touches what it is judged by."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,15 @@ def test_a_handful_of_users_keeps_nobody_apart():
 
 def test_unseen_0_keeps_nobody_apart(comparisons):
     assert len(split_study(comparisons, settings("source", unseen=0.0), 0).unseen_users) == 0
+
+
+def test_nothing_but_ties_is_refused(comparisons):
+    ties = replace(comparisons, outcome=np.full(len(comparisons), 0.5))
+    with pytest.raises(DataError, match=rf"all {len(ties)} rows are ties \(outcome 0\.5\): nothing was preferred"):
+        split_study(ties, settings("source"), 0)
+    one = np.full(len(comparisons), 0.5)
+    one[3] = 1.0
+    assert len(split_study(replace(comparisons, outcome=one), settings("source"), 0).train)
 
 
 def training_design(comparisons: Comparisons, asked: StudySettings) -> Design:

@@ -30,26 +30,43 @@ def load(
 
     Raises:
         DataError: There is no such set or file, or a row is not what it should be.
-        ConfigError: An option that the data do not have.
+        ConfigError: An option that the data do not have, or a path or columns where they say nothing.
     """
     from pluralign import datasets
 
     if data == "simulated":
         from pluralign.populations import demo, simulate
 
+        _check_idle(path, columns, '"simulated"')
         _check_options(simulate, options, '"simulated"')
         return (simulate(**options) if options else demo()).comparisons  # type: ignore[arg-type]
     if isinstance(data, str) and data in datasets.names():
+        _check_idle(None, columns, f'"{data}"')
         return datasets.load(data, path, **options)  # type: ignore[arg-type]
     if isinstance(data, str | Path) and (Path(data) / INDEX).is_file():
+        _check_idle(path, columns, f"{data}, a folder that `save` wrote,")
         return load_saved(data)
     if isinstance(data, str) and not data.startswith("hf:") and not Path(data).exists():
         raise DataError(
             f'"{data}" is neither a file nor a data set; known sets: simulated, {", ".join(datasets.names())}',
             hint='for a data set on the hub write "hf:organisation/name"',
         )
+    _check_idle(path, None, "a table of rows")
     _check_options(read, options, "a table of rows")
     return read(data, columns=columns, **options)  # type: ignore[arg-type]
+
+
+def _check_idle(path: object | None, columns: Mapping[str, str] | None, what: str) -> None:
+    """Refuse what would be passed over."""
+    if path is not None:
+        raise ConfigError(
+            f'path is "{path}", and {what} has no use for it', hint="path is the local folder of a named data set"
+        )
+    if columns:
+        raise ConfigError(
+            f"columns are given ({', '.join(columns)}), and {what} has no use for them",
+            hint="columns are named in files and folders of rows, and in data sets of the hub",
+        )
 
 
 def _check_options(reader: Callable[..., object], options: Mapping[str, object], what: str) -> None:

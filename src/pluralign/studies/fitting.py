@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pluralign.comparisons import Comparisons
-from pluralign.errors import ConfigError
+from pluralign.errors import ConfigError, DataError
 from pluralign.features import Design
 from pluralign.inference.folds import folds_by_source
 from pluralign.rewards import LinearReward
 from pluralign.studies.features import FeatureSource
 from pluralign.studies.ladder import LadderSettings, Rung, fit_ladder
+from pluralign.studies.settings import check_ridge
+
+logger = logging.getLogger(__name__)
 
 USER_MODELS = ("pooled", "reliability", "cluster", "basis", "individual", "latent")
 
@@ -51,6 +57,7 @@ class FitSettings:
         ):
             if given and self.users != needs:
                 raise ConfigError(f"{name} is for {needs}, and the user model is {self.users}")
+        check_ridge(self.ridge)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,6 +110,7 @@ def fit(
 
     Raises:
         ConfigError: A setting is not accepted.
+        DataError: All rows come from one source.
     """
     settings = settings or FitSettings(**fields)  # type: ignore[arg-type]
     fitted, standardizer, features = FeatureSource(comparisons, encoder, cache_dir=cache_dir, device=device).of(
@@ -117,8 +125,19 @@ def fit(
         starts=settings.starts,
         seed=settings.seed,
     )
+    n_users = len(np.unique(comparisons.user))
+    if settings.clusters is not None and settings.clusters > n_users:
+        logger.warning(
+            "clusters is %d, and the rows are of %d users: %d are fitted", settings.clusters, n_users, n_users
+        )
     name = "cluster-hard" if settings.users == "cluster" and not settings.soft else settings.users
-    folds = folds_by_source(design, min(settings.folds, len(design.source.unique())), settings.seed)
+    n_sources = len(design.source.unique())
+    if n_sources < 2:
+        raise DataError(
+            "too few sources: the rows come from 1, and a fit holds out whole sources to choose by, which takes 2",
+            hint="add comparisons of another prompt, or name a finer source column",
+        )
+    folds = folds_by_source(design, min(settings.folds, n_sources), settings.seed)
     rung = fit_ladder(design, folds, ladder, (name,))[name]
     reward = LinearReward(users=rung.model, user_ids=comparisons.user_ids, encoder=fitted, standardizer=standardizer)
     return Fit(reward=reward, rung=rung, comparisons=comparisons)

@@ -89,7 +89,7 @@ def fit_ladder(
         names: Rungs to fit, of `LADDER`.
 
     Raises:
-        ConfigError: A name that is no rung.
+        ConfigError: A name that is no rung, or only ranks of `basis` above the number of features.
     """
     unknown = [name for name in names if name not in LADDER]
     if unknown:
@@ -189,9 +189,9 @@ def _fit_clusters(
 
 
 def _cluster_ridge(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> float:
-    """How strongly clusters are held to the pooled reward: what a few soft clusters predict best with."""
+    """How strongly clusters are held to the pooled reward: as given, or what a few soft clusters predict best with."""
     few = min(3, max(settings.clusters))
-    if ridge == 0 or few == 1:
+    if settings.ridge is not None or ridge == 0 or few == 1:
         return ridge
 
     def held_out(own_ridge: float) -> float:
@@ -274,6 +274,11 @@ def _embeddings(design: Design, folds: Folds, settings: LadderSettings, ridge: f
 
 def _basis(design: Design, folds: Folds, settings: LadderSettings, ridge: float) -> Rung:
     ranks = tuple(rank for rank in settings.ranks if rank <= design.dim)
+    if not ranks:
+        tried = ", ".join(map(str, settings.ranks))
+        raise ConfigError(
+            f"rank of `basis` is {tried}, and there are {design.dim} features; it must be at most {design.dim}"
+        )
     few = min(2, max(ranks))
 
     def held_out(ridge_basis: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -30,7 +31,7 @@ class StudySettings:
         unseen: Share of the users kept out of training altogether, 0 for none.
         contexts: Numbers of an unseen user's own comparisons it is placed from.
         folds: Folds of the cross-validation inside the training rows.
-        ridge: Prior precision of the shared reward; None chooses it.
+        ridge: Prior precision of the shared reward and of the clusters' around it; None chooses it.
         clusters: Numbers of clusters tried.
         ranks: Ranks of `basis` tried.
         covariance: Prior covariance of `individual`: "auto" is full for few features and isotropic for many.
@@ -85,8 +86,7 @@ class StudySettings:
         for name in ("test", "level"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if self.ridge is not None and not self.ridge >= 0:
-            raise ConfigError(f"ridge is {self.ridge}; it must be at least 0")
+        check_ridge(self.ridge)
         for name in ("unseen", "worthwhile"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
@@ -156,6 +156,16 @@ def _check_types(values: Mapping[str, object]) -> None:
                 raise ConfigError(f"{name} is {values[name]!r}; it must be {words}")
 
 
+def check_ridge(ridge: float | None) -> None:
+    """Refuse a ridge that no fit can have.
+
+    Raises:
+        ConfigError: It is below 0, infinite, or not a number.
+    """
+    if ridge is not None and not 0 <= ridge < math.inf:
+        raise ConfigError(f"ridge is {ridge}; it must be at least 0" + (" and finite" if ridge == math.inf else ""))
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -168,7 +178,7 @@ def read_yaml(path: Path) -> dict[str, object]:
     """Read a YAML mapping of settings.
 
     Raises:
-        ConfigError: No such file, not YAML, or not a mapping.
+        ConfigError: No such file, not a file, not YAML, or not a mapping.
     """
     import yaml
 
@@ -176,6 +186,9 @@ def read_yaml(path: Path) -> dict[str, object]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no settings file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        what = "it is a folder" if path.is_dir() else error
+        raise ConfigError(f"the settings file {path} cannot be read: {what}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(value, dict):

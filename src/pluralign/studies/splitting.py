@@ -19,8 +19,9 @@ def split_study(comparisons: Comparisons, settings: StudySettings, seed: int) ->
     """Split rows as the settings ask, by source, by item or by time, and by user.
 
     Raises:
-        DataError: A side would be empty.
+        DataError: A side would be empty, or nothing was preferred.
     """
+    check_preferred(comparisons)
     unseen = settings.unseen if len(np.unique(comparisons.user)) >= LEAST_USERS else 0.0
     if settings.split == "source":
         return study_split(comparisons, seed=seed, test=settings.test, unseen=unseen)
@@ -43,6 +44,19 @@ def split_study(comparisons: Comparisons, settings: StudySettings, seed: int) ->
             hint="choose smaller shares or another seed",
         )
     return both
+
+
+def check_preferred(comparisons: Comparisons) -> None:
+    """Refuse a table of nothing but ties.
+
+    Raises:
+        DataError: Every outcome is 0.5.
+    """
+    if comparisons.outcome is not None and (comparisons.outcome == 0.5).all():
+        raise DataError(
+            f"all {len(comparisons)} rows are ties (outcome 0.5): nothing was preferred to anything",
+            hint="outcome is 1 where chosen was preferred; name another column with --column outcome=NAME",
+        )
 
 
 def make_folds(design: Design, settings: StudySettings, seed: int) -> Folds:

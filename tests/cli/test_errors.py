@@ -78,6 +78,47 @@ def test_settings_of_another_user_model(fails, numbers):
     assert 'error: unknown user model "clusters"; known: pooled, ' in fails("fit", numbers, "--users", "clusters")
 
 
+def test_flags_that_the_data_have_no_use_for(fails, run, texts, tmp_path):
+    assert run("fit", texts, "--encoder", "style", "--ridge", 1, "--out", tmp_path).code == 0
+    assert 'path is "nowhere", and a table of rows has no use for it' in fails("study", texts, "--path", "nowhere")
+    assert 'path is "nowhere", and a table of rows' in fails("ask", tmp_path, texts, "--path", "nowhere")
+    assert 'columns are given (user), and "swiss" has no use' in fails("study", "swiss", "--column", "user=foo")
+
+
+@pytest.mark.parametrize("arguments", [("study",), ("fit",)])
+def test_a_file_where_results_should_go(fails, numbers, tmp_path, arguments):
+    file = tmp_path / "file"
+    file.write_text("")
+    for flag, place in (("--out", file), ("--out", file / "below"), ("--cache", file)):
+        done = fails(*arguments, numbers, flag, place)
+        assert lines(done)[0] == f"error: {flag} is {place}, and {file} is a file"
+        assert "read the comparisons" not in done
+
+
+@pytest.mark.parametrize("command", ["study", "fit", "encode"])
+def test_a_device_that_is_not_here(fails, numbers, command):
+    for device in ("banana", "cuda:99"):
+        done = fails(command, numbers, "--device", device)
+        assert lines(done)[0].startswith(f'error: --device is "{device}", which is not here; accepted here: cpu')
+        assert "read the comparisons" not in done
+
+
+def test_a_study_of_nothing_but_ties(fails, texts, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(texts.read_text().replace('"user":', '"outcome": 0.5, "user":'))
+    done = fails("study", file)
+    assert "rows are ties (outcome 0.5): nothing was preferred to anything" in done
+    assert "fit the ladder" not in done
+
+
+def test_only_a_pooled_model_is_compared_with(fails, run, numbers, tmp_path):
+    arguments = ("--users", "cluster", "--clusters", 2, "--ridge", 1, "--starts", 2)
+    assert run("fit", numbers, *arguments, "--out", tmp_path).code == 0
+    error, hint = lines(fails("evaluate", tmp_path, numbers, "--pooled", tmp_path))
+    assert error == f"error: --pooled is {tmp_path}, which holds a model of kind cluster; it must be a pooled one"
+    assert "OUT/models/pooled" in hint
+
+
 def test_an_unknown_setting_in_a_file(fails, numbers, tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("seed_count: 3\n")

@@ -56,7 +56,7 @@ class Source:
         from pluralign.queries import read_pool
 
         named = self.data == "simulated" or self.data in datasets.names() or self.data.startswith("hf:")
-        if named or self.option or not Path(self.data).exists() or (Path(self.data) / INDEX).is_file():
+        if named or self.path or self.option or not Path(self.data).exists() or (Path(self.data) / INDEX).is_file():
             return self.load()
         return read_pool(self.data, columns=_assignments("--column", self.column))
 
@@ -74,12 +74,17 @@ def study(
 ) -> None:
     from pluralign.reports import write_report
     from pluralign.studies.pipeline import run_study
+    from pluralign.studies.splitting import check_preferred
 
+    check_folder("--out", out)
+    check_folder("--cache", cache)
+    check_device(device)
     given = (read_yaml(config) if config else {}) | {name: value for name, value in flags.items() if value is not None}
     settings = StudySettings.of(given)
     with _steps() as on_step:
         on_step("read the comparisons")
         comparisons = source.load()
+        check_preferred(comparisons)
         jobs = jobs or _default_jobs(comparisons, device)
         result = run_study(comparisons, settings, out=out, cache_dir=cache, device=device, jobs=jobs, on_step=on_step)
         if out is not None:
@@ -125,6 +130,8 @@ def encode(source: Source, encoder: str, cache: Path, *, device: str, batch_size
     from pluralign.features import Trainable, default_encoder, make_encoder
     from pluralign.features import encode as encode_items
 
+    check_folder("--cache", cache)
+    check_device(device)
     comparisons = source.load()
     reader = default_encoder(comparisons) if encoder == "auto" else make_encoder(encoder)
     if isinstance(reader, Trainable):
@@ -154,6 +161,9 @@ def fit(
 ) -> None:
     from pluralign.studies.fitting import fit as fit_users
 
+    check_folder("--out", out)
+    check_folder("--cache", cache)
+    check_device(device)
     with _steps() as on_step:
         on_step("read the comparisons")
         comparisons = source.load()
@@ -173,7 +183,14 @@ def fit(
 def evaluate(model: Path, source: Source, pooled: Path | None, *, json: bool) -> None:
     from pluralign.rewards import LinearReward
 
-    reward, comparisons = LinearReward.load(model), source.load()
+    reward = LinearReward.load(model)
+    shared = None if pooled is None else LinearReward.load(pooled)
+    if shared is not None and shared.users.kind != "pooled":
+        raise ConfigError(
+            f"--pooled is {pooled}, which holds a model of kind {shared.users.kind}; it must be a pooled one",
+            hint="`pluralign fit --out` without --users writes one, and a study has it in OUT/models/pooled",
+        )
+    comparisons = source.load()
     own, unknown = reward.predict(comparisons), reward.predict(comparisons, unknown=True)
     known = reward.user_index(comparisons.user_ids)[comparisons.user[comparisons.first_row]] >= 0
     found: dict[str, Any] = {
@@ -185,8 +202,8 @@ def evaluate(model: Path, source: Source, pooled: Path | None, *, json: bool) ->
         "accuracy_unknown_user": mean_interval(unknown),
         "gain_over_unknown_user": {m: paired_difference(own, unknown, m) for m in ("accuracy", "log_prob")},
     }
-    if pooled is not None:
-        base = LinearReward.load(pooled).predict(comparisons)
+    if shared is not None:
+        base = shared.predict(comparisons)
         found["gain_over_pooled"] = {m: paired_difference(own, base, m) for m in ("accuracy", "log_prob")}
     if json:
         print_json(found)
@@ -392,6 +409,34 @@ def _default_jobs(comparisons: Comparisons, device: str) -> int:
     """One split per core where copies of the features are small beside a machine's memory, else one at a time."""
     small = len(comparisons.items) <= 50_000 and len(comparisons) <= 500_000
     return (os.cpu_count() or 1) if small and device == "cpu" else 1
+
+
+def check_folder(flag: str, folder: Path | None) -> None:
+    """Say before anything is computed that results could not be written.
+
+    Raises:
+        ConfigError: What should be a folder is a file, or lies in one.
+    """
+    for place in [] if folder is None else [folder, *folder.parents]:
+        if place.exists():
+            if not place.is_dir():
+                raise ConfigError(f"{flag} is {folder}, and {place} is a file", hint="name a folder, which may be new")
+            return
+
+
+def check_device(device: str) -> None:
+    """Say before anything is read that there is no such device.
+
+    Raises:
+        ConfigError: Torch does not know it, or it is not there.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()
+    except (AssertionError, RuntimeError) as error:  # torch built without CUDA asserts
+        known = "cpu" + (f", cuda (:0 to :{torch.cuda.device_count() - 1})" if torch.cuda.is_available() else "")
+        raise ConfigError(f'--device is "{device}", which is not here; accepted here: {known}') from error
 
 
 @contextmanager

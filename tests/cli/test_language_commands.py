@@ -209,11 +209,15 @@ def test_settings_of_clusters_come_from_yaml_and_set_and_flags_win(run, base, te
 
     monkeypatch.setattr("pluralign.training.cluster_policies.train_cluster_policies", caught)
     config = tmp_path / "run.yaml"
-    config.write_text("seed: 5\nn_clusters: 4\nmax_rounds: 1\nbeta: 0.1\nuse_cpu: true\n")
+    config.write_text(
+        "seed: 5\nn_clusters: 4\nmax_rounds: 1\nbeta: 1e-1\n"
+        "use_cpu: true\nlearning_rate: 1e-4\nlora: {lora_dropout: 5E-2}\n"
+    )
     arguments = ["--base", base, "--out", tmp_path / "m", "--config", config, "--set", "n_starts=3", "--clusters", 3]
     assert "caught" in run("train-clusters", texts, *arguments, "--soft").err
-    assert given.pop("args") == {"use_cpu": True, "disable_tqdm": True}
+    assert given.pop("args") == {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-4}
     assert given == {
+        "lora": {"lora_dropout": 0.05},
         "out": tmp_path / "m", "resume": True, "seed": 5, "n_clusters": 3, "max_rounds": 1, "beta": 0.1, "n_starts": 3,
         "soft": True,
     }  # fmt: skip

@@ -181,6 +181,14 @@ def test_another_number_of_clusters_is_another_run(base, tmp_path):
         train_cluster_policies(choices(GROUP), base, n_clusters=3, **settings)
 
 
+def test_the_reference_is_computed_in_what_the_adapters_are_trained_in(base, tmp_path):
+    # To bfloat16 sums round as their batches are shaped, so margins begin near 0 and not at it.
+    given = {f"user {i}": int(g) for i, g in enumerate(GROUP)}
+    args = {**ARGS, "bf16": True, "max_steps": 1}
+    train_cluster_policies(choices(GROUP), base, args=args, assignment=given, max_rounds=0, cache=tmp_path)
+    assert [folder.name.endswith("-bfloat16") for folder in tmp_path.iterdir()] == [True]
+
+
 def test_one_cluster_is_the_pooled_policy(base, tmp_path):
     found = train(base, choices(GROUP), tmp_path, n_clusters=1, assignment={f"user {i}": 0 for i in range(7)})
     for name, value in found.generic.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json as js
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -18,7 +19,7 @@ import numpy as np
 from pluralign.cli.commands import Source
 from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
 from pluralign.comparisons import Comparisons, split_by_source
-from pluralign.errors import ConfigError, DataError, PluralignError
+from pluralign.errors import ConfigError, DataError
 from pluralign.files import replacing, write_json
 from pluralign.studies.settings import read_yaml
 
@@ -72,7 +73,7 @@ def train(
     from pluralign.training.train import train_policy, train_reward
 
     comparisons = source.load()
-    given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
+    given: dict[str, Any] = _read_numbers((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
     users = given.pop("users", {})
     users = {"kind": users} if isinstance(users, str) else dict(users)
@@ -97,7 +98,7 @@ def train(
             comparisons,
             find_base(base, progress=True),
             out=out,
-            args=arguments({name: value for name, value in given.items() if name not in known}, out),
+            args=arguments({name: value for name, value in given.items() if name not in known}, out, between=latent),
             resume=not fresh,
             **{name: value for name, value in given.items() if name in known},
         )
@@ -166,22 +167,23 @@ def described(comparisons: Comparisons, columns: list[str]) -> dict[str, Any]:
     return {"kind": "text", "described": dict(zip(comparisons.user_ids, rows, strict=True))}
 
 
-def arguments(given: Mapping[str, Any], out: Path) -> dict[str, Any]:
+def arguments(given: Mapping[str, Any], out: Path, *, between: bool = False) -> dict[str, Any]:
     """Fields of `TrainingArguments`, tried before anything long begins.
 
+    Args:
+        given: The fields.
+        out: Folder of the model.
+        between: Whether there is something to evaluate on between steps. What is held out for the end is not: a
+            checkpoint could be chosen by it.
+
     Raises:
-        ConfigError: There is no such field, its value is not accepted, or what it asks for is not a command's to do.
+        ConfigError: There is no such field, its value is not accepted, or it asks for what is not there.
     """
     from pluralign.training.train import make_arguments
 
     found = {"disable_tqdm": not stderr.is_terminal, **given}
-    try:
-        made = make_arguments(found, out)
-    except PluralignError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"training arguments: {error}") from None
-    if made.eval_strategy != "no":
+    made = make_arguments(found, out)
+    if made.eval_strategy != "no" and not between:
         raise ConfigError(
             f"eval_strategy is {made.eval_strategy.value}; a command evaluates once, at the end",
             hint="leave it out; --hold-out says on what share, and `eval` of train_policy in Python evaluates between",
@@ -225,7 +227,7 @@ def train_clusters(
     from pluralign.training.settings import PolicySettings
 
     comparisons = source.load()
-    given: dict[str, Any] = (read_yaml(config) if config else {}) | dict(more)
+    given: dict[str, Any] = _read_numbers((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None}
     known = {*OF_CLUSTERS, *(each.name for each in fields(PolicySettings))}
     own = {name: value for name, value in given.items() if name in known}
@@ -509,6 +511,15 @@ def _kind(folder: Path) -> str | None:
     if path.is_file():
         return js.loads(path.read_text(encoding="utf-8")).get("model")
     return CLUSTERED if (folder / "clusters.json").is_file() else None
+
+
+def _read_numbers(value: Any) -> Any:
+    """Numbers such as 1e-4, which YAML takes for texts, as numbers, however deep."""
+    if isinstance(value, Mapping):
+        return {name: _read_numbers(each) for name, each in value.items()}
+    return (
+        float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE) else value
+    )
 
 
 def _joined(users: dict[str, Any], found: Mapping[str, Any], flag: str) -> dict[str, Any]:

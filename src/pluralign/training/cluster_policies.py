@@ -72,7 +72,16 @@ from pluralign.training.rounds import (
     load_values,
 )
 from pluralign.training.settings import PolicySettings, changed
-from pluralign.training.train import CHECKPOINTS, TOKENIZER, find_run, make_arguments, make_config, prepare, run_key
+from pluralign.training.train import (
+    CHECKPOINTS,
+    TOKENIZER,
+    autocast_dtype,
+    find_run,
+    make_arguments,
+    make_config,
+    prepare,
+    run_key,
+)
 from pluralign.types import FloatArray, IntArray
 
 CLUSTERS, GENERIC = "clusters.json", "generic"
@@ -299,6 +308,7 @@ def train_cluster_policies(
                 model,
                 tokens,
                 cache=default_cache_dir() if cache is None else cache,
+                autocast=autocast_dtype(arguments),
                 rank=arguments.process_index,
                 world=arguments.world_size,
                 progress=not arguments.disable_tqdm,

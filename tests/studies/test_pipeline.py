@@ -152,6 +152,24 @@ def test_ties_soft_labels_and_weights_go_through(population, quick, tmp_path):
     json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
 
 
+def test_weights_far_from_one_are_spoken_of(population, quick, caplog):
+    table = population(n_users=4)
+    run_study(replace(table, weight=np.full(len(table), 100.0)), quick(rungs=("pooled",)))
+    assert "A row weighs 100 on average, and counts as so many comparisons" in caplog.text
+
+
+def test_one_comparison_of_each_user_shows_no_taste(population, quick):
+    found = run_study(population(n_users=60, comparisons_per_user=1), quick(unseen=0.0))
+    assert found.verdict.answer == "cannot tell yet"
+    assert "could have shown a difference of taste" in found.verdict.reason
+
+
+def test_no_model_of_an_earlier_study_is_left(population, quick, tmp_path):
+    for rungs in (("pooled", "cluster"), ("pooled", "basis")):
+        run_study(population(), quick(rungs=rungs, clusters=(2,), ranks=(1,)), out=tmp_path)
+        assert {each.name for each in (tmp_path / "models").iterdir()} == set(rungs)
+
+
 def test_choices_among_four_count_as_one_decision_each(population, quick):
     comparisons = population(n_choices=4)
     assert len(comparisons) == 3 * comparisons.n_decisions

@@ -92,10 +92,19 @@ def look_beside(
     own = None if personal is None else combine_seeds([seed.test[personal] for seed in seeds])
     stable = [value for seed in seeds if (value := stability_of(seed.rungs)) is not None]
     power = None if diagnosis is None else diagnosis.power
+    taste_p = None if diagnosis is None or diagnosis.tests is None else _taste_p(diagnosis.tests)
+    gain = None if own is None else paired_difference(own, pooled, "accuracy", level=settings.level)
+    untried = None
+    if taste_p is None and len(np.unique(pooled.user)) > 1:
+        if gain is None:
+            untried = "no model of taste was fitted"
+        elif gain.low == gain.high:
+            untried = "no model of taste decides anything otherwise than the pooled reward"
     return Beside(
-        taste_p=None if diagnosis is None or diagnosis.tests is None else _taste_p(diagnosis.tests),
+        untried=untried,
+        taste_p=taste_p,
         personal=None if personal is None else described[personal],
-        personal_accuracy=None if own is None else paired_difference(own, pooled, "accuracy", level=settings.level),
+        personal_accuracy=gain,
         detectable=None if power is None else power.detectable,
         needed=None if power is None else _for_one_point(power),
         n_clusters=None if reference is None else len(np.unique(reference[reference >= 0])),

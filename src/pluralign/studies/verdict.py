@@ -36,6 +36,7 @@ class Beside:
     """What a study knows besides the candidate's gains; each may be missing.
 
     Attributes:
+        untried: Why neither a test nor a model could show several users' tastes to differ; None where one could.
         taste_p: p-value of the score test of taste, the larger where there are two.
         personal: The rung of taste that cross-validation liked best, in words.
         personal_accuracy: Its test gain over `pooled` in accuracy.
@@ -47,6 +48,7 @@ class Beside:
         losers: Whom the candidate serves worse than `pooled`.
     """
 
+    untried: str | None = None
     taste_p: float | None = None
     personal: str | None = None
     personal_accuracy: Interval | None = None
@@ -117,7 +119,7 @@ def decide(
         worthwhile: Smallest gain in accuracy that would be worth a model for each user, a share.
         level: Of the intervals and the test.
     """
-    known, beside = beside is not None, beside or Beside()
+    beside = beside or Beside()
     size = (
         f"{_signed(gain_accuracy, 100.0)} points of accuracy and {_signed(gain, 1.0)} nats per decision "
         "over the pooled reward"
@@ -152,7 +154,7 @@ def decide(
     sentences = [reason]
     answer: Answer = "personalise"
     if rung in SHARED:
-        doubts = _doubts(beside, worthwhile, level) if known else []
+        doubts = _doubts(beside, worthwhile, level)
         answer = "cannot tell yet" if doubts else "do not personalise"
         sentences += doubts
     sentences += _minority(beside, personalise=rung not in SHARED)
@@ -184,9 +186,10 @@ def _doubts(beside: Beside, worthwhile: float, level: float) -> list[str]:
             "models tried here to predict better."
         )
     gain = beside.personal_accuracy
-    if beside.taste_p is None and (gain is None or gain.low == gain.high):
-        lacking = "no model of taste was fitted" if gain is None else "the models of taste learnt nothing of any user"
-        found.append(f"But nothing here could have shown a difference of taste: {lacking}, and no test was possible.")
+    if beside.untried is not None:
+        found.append(
+            f"But nothing here could have shown a difference of taste: {beside.untried}, and it was not tested."
+        )
     if gain is not None and gain.high >= worthwhile:
         found.append(
             f"The best model of taste, {beside.personal}, gains {_signed(gain, 100.0)} points: {100 * worthwhile:g} "

@@ -11,7 +11,7 @@ most (`leading_directions`): the leading singular directions of the users' score
 information, together with theta_0 itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -23,7 +23,8 @@ from pluralign.features import Design
 from pluralign.inference.heads import fit_heads
 from pluralign.likelihoods import Likelihood
 
-BLOCK_ROWS = 1 << 15  # feature differences formed at once: 2^15 rows of 1,024 float32 are 128 MiB
+BLOCK_ROWS = 1 << 15  # of few features, formed at once
+BLOCK_FLOATS = 1 << 20  # of feature differences formed at once: 4 MiB of float32
 
 
 @runtime_checkable
@@ -221,8 +222,8 @@ def expand(
     if b is not None:
         # Less the square of each decision's mean difference; the means are rows of their own.
         mean = design.features.new_zeros((design.n_decisions, design.dim))
-        for rows in torch.arange(design.n_rows, device=mean.device).split(BLOCK_ROWS):
-            mean.index_add_(0, design.decisions.index[rows], design.differences(rows) * b[rows])
+        for rows in _blocks(design):
+            mean.index_add_(0, design.decisions.index[rows], design.differences(rows).mul_(b[rows]))
         information = information - _gram(mean.__getitem__, design.dim, design.user, design.weight, design.n_users)
     return QuadraticPanel(
         at=at,
@@ -240,9 +241,15 @@ def user_slopes(design: Design, at: Float[Tensor, " dim"], likelihood: Likelihoo
     slope = slope * design.weight[design.decisions.index]
     user = design.user[design.decisions.index]
     total = design.features.new_zeros((design.n_users, design.dim))
-    for rows in torch.arange(design.n_rows, device=total.device).split(BLOCK_ROWS):
-        total.index_add_(0, user[rows], design.differences(rows) * slope[rows, None])
+    for rows in _blocks(design):
+        total.index_add_(0, user[rows], design.differences(rows).mul_(slope[rows, None]))
     return total
+
+
+def _blocks(design: Design) -> Sequence[Int[Tensor, " some"]]:
+    """All rows, in runs whose feature differences are few enough to be worked on together."""
+    rows = torch.arange(design.n_rows, device=design.features.device)
+    return rows.split(max(256, BLOCK_FLOATS // max(1, design.dim)))
 
 
 def leading_directions(

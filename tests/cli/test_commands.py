@@ -1,11 +1,12 @@
 """What the commands print and write."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pluralign.comparisons import load, read
+from pluralign.comparisons import load, read, save
 from pluralign.rewards import LinearReward
 
 FEW = ["--rungs", "pooled,cluster", "--seeds", "1", "--max-clusters", "2", "--starts", "2"]
@@ -86,14 +87,40 @@ def test_evaluate_compares_with_the_unknown_user_and_with_pooled(run, fitted, nu
 
 def test_adapt_places_new_users_by_their_own_rows(run, fitted, numbers, tmp_path):
     table = load(numbers)
-    done = run("adapt", fitted / "cluster", numbers, "--out", tmp_path / "placed", "--json")
+    new = replace(table, user_ids=tuple(f"new {name}" for name in table.user_ids))
+    save(new, tmp_path / "new")
+    done = run("adapt", fitted / "cluster", tmp_path / "new", "--out", tmp_path / "placed", "--json")
     assert json.loads(done.out) == {"users": "cluster", "n_users": 12, "n_comparisons": 360}
     placed = LinearReward.load(tmp_path / "placed")
-    assert placed.user_ids == table.user_ids
+    assert placed.user_ids == (*table.user_ids, *new.user_ids)
     fit = LinearReward.load(fitted / "cluster")
-    # The very users it was fitted to are placed where the fit has them.
-    assert placed.users.membership.numpy() == pytest.approx(fit.users.membership.numpy(), abs=1e-3)
-    assert "placed 12 users" in run("adapt", fitted / "cluster", numbers).out
+    # Those it was fitted to stay as they were, and the same rows under new names are placed where the fit has them.
+    assert placed.users.membership[:12].numpy() == pytest.approx(fit.users.membership.numpy(), abs=0)
+    assert placed.users.membership[12:].numpy() == pytest.approx(fit.users.membership.numpy(), abs=1e-3)
+    assert "placed 12 users" in run("adapt", fitted / "cluster", tmp_path / "new").out
+
+
+def test_adapt_leaves_out_names_without_rows(run, fitted, numbers, tmp_path):
+    table = load(numbers)
+    new = replace(table, user_ids=(*table.user_ids[1:], "zoe"))
+    save(new.take(np.flatnonzero(new.user == 11)), tmp_path / "new")
+    done = run("adapt", fitted / "cluster", tmp_path / "new", "--out", tmp_path / "placed")
+    assert "placed 1 users from 30 comparisons; saved with the 12 that the model knew in" in done.out
+    assert LinearReward.load(tmp_path / "placed").user_ids == (*table.user_ids, "zoe")
+
+
+@pytest.mark.parametrize("kind", ["pooled", "cluster"])
+def test_adapt_refuses_users_it_knows_and_the_models_own_folder(run, fitted, numbers, kind):
+    before = {file: file.read_bytes() for file in (fitted / kind).iterdir() if file.is_file()}
+    done = run("adapt", fitted / kind, numbers)
+    assert done.code == 2
+    names = ", ".join(load(numbers).user_ids[:5])
+    assert f"error: the model knows {names} and 7 more already; only users who are new to it can be placed" in done.err
+    assert "fit again to all rows" in done.err
+    done = run("adapt", fitted / kind, numbers, "--out", fitted / "other" / ".." / kind)
+    assert done.code == 2
+    assert "the folder of the model itself" in done.err
+    assert {file: file.read_bytes() for file in (fitted / kind).iterdir() if file.is_file()} == before
 
 
 def test_encode_keeps_what_it_encoded(run, texts, tmp_path):

@@ -121,7 +121,10 @@ def test_an_interview_through_a_pipe(run, says, models, pool, tmp_path):
     assert placed.user_ids == ("ada",)
     adapted = tmp_path / "adapted"
     assert run("adapt", models / "texts", tmp_path / "ada" / "answers.jsonl", "--out", adapted).code == 0
-    assert LinearReward.load(adapted).users.membership.tolist() == placed.users.membership.tolist()
+    known = LinearReward.load(models / "texts")
+    both = LinearReward.load(adapted)
+    assert both.user_ids == (*known.user_ids, "ada")
+    assert both.users.membership.tolist() == known.users.membership.tolist() + placed.users.membership.tolist()
     says("1")
     assert "answers.jsonl exists" in fails(run, *arguments)
 

@@ -314,7 +314,10 @@ def adapt(
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Place new users from their own comparisons, without refitting what is shared, and save the model with them."""
+    """Place new users from their own comparisons, without refitting what is shared.
+
+    OUT gets the model with the users it knew and the new ones; the model's own folder stays as it is.
+    """
     from pluralign.cli import commands
 
     commands.adapt(model, commands.Source(data, path, column, option), out, json=json)

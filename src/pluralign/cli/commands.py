@@ -216,17 +216,32 @@ def adapt(model: Path, source: Source, out: Path | None, *, json: bool) -> None:
 
     from pluralign.inference.adapt import adapt as place_users
     from pluralign.rewards import LinearReward
+    from pluralign.users.joining import join_users
 
-    reward, comparisons = LinearReward.load(model), source.load()
+    check_folder("--out", out)
+    if out is not None and out.resolve() == model.resolve():
+        raise ConfigError(
+            f"--out is {out}, the folder of the model itself", hint="name another folder; the model stays as it is"
+        )
+    reward = LinearReward.load(model)
+    comparisons = drop_absent(source.load())
+    fitted = set(reward.user_ids)
+    known = [name for name in comparisons.user_ids if name in fitted]
+    if known:
+        shown = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+        raise ConfigError(
+            f"the model knows {shown} already; only users who are new to it can be placed",
+            hint="leave their rows out, or give them other names; to learn more of them, fit again to all rows",
+        )
     users = place_users(reward.users, reward.design(comparisons))
-    placed = replace(reward, users=users, user_ids=comparisons.user_ids)
     if out is not None:
-        placed.save(out)
+        names = (*reward.user_ids, *comparisons.user_ids)
+        replace(reward, users=join_users(reward.users, users), user_ids=names).save(out)
     found = {"users": users.kind, "n_users": users.n_users, "n_comparisons": comparisons.n_decisions}
     if json:
         print_json(found)
     else:
-        where = f", saved in {out}" if out else ""
+        where = f"; saved with the {len(reward.user_ids):,} that the model knew in {out}" if out else ""
         stdout.print(
             f"placed {users.n_users:,} users from {comparisons.n_decisions:,} comparisons{where}", highlight=False
         )
@@ -409,6 +424,21 @@ def _default_jobs(comparisons: Comparisons, device: str) -> int:
     """One split per core where copies of the features are small beside a machine's memory, else one at a time."""
     small = len(comparisons.items) <= 50_000 and len(comparisons) <= 500_000
     return (os.cpu_count() or 1) if small and device == "cpu" else 1
+
+
+def drop_absent(comparisons: Comparisons) -> Comparisons:
+    """The same rows, without the users who have none."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    present, user = np.unique(comparisons.user, return_inverse=True)
+    return replace(
+        comparisons,
+        user=user.astype(np.int32),
+        user_ids=tuple(comparisons.user_ids[i] for i in present),
+        users=None if comparisons.users is None else comparisons.users.take(present),
+    )
 
 
 def check_folder(flag: str, folder: Path | None) -> None:

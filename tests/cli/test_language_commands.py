@@ -259,6 +259,7 @@ def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):
         (["--users", "text"], "hint: give --describe"),
         (["--clusters", 3], "hint: --clusters K is for --users cluster"),
         (["--users", "basis", "--rank", 2, "--clusters", 3], "n_clusters is given, but users are basis"),
+        (["--set", "alpha=half"], "a setting has a value of another kind"),
         (["--hold-out", 1], "--hold-out is 1; it must be at least 0 and below 1"),
         (["--set", "eval_strategy=steps", "--set", "use_cpu=true"], "a command evaluates once, at the end"),
         (
@@ -310,8 +311,9 @@ def test_ties_alone_are_judged_with_dashes(run, policy, tmp_path):
     file.write_text("".join(json.dumps({**ROW, "user": user, "outcome": 0.5}) + "\n" for user in users))
     done = run("evaluate", policy, file)
     assert done.code == 0, done.err
-    rows = {line.split("  ")[0].strip(): line.split()[-1] for line in done.out.splitlines()[1:]}
-    assert rows["accuracy, known users"] == rows["accuracy as an unknown user, all"] == "-"
+    rows = {line.strip().split("  ")[0]: line.split()[-1] for line in done.out.splitlines()[1:]}
+    assert rows["accuracy, known users"] == rows["accuracy as an unknown user, all"] == rows["personal"] == "-"
+    assert "- points, " in done.out
 
 
 def test_a_policy_is_no_reward(run, policy, tmp_path):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pluralign.policies.evaluation import Evaluation
     from pluralign.policies.policy import Policy, Reader
     from pluralign.training.cluster_policies import ClusterPolicies
+    from pluralign.training.settings import Settings
 
 EMBEDDED, LATENT, CLUSTERED = "embedded", "latent", "ClusterPolicies"
 # Flags of a user model and what they are called there.
@@ -88,6 +89,7 @@ def train(
     if users:
         given["users"] = users if latent else {"kind": "individual", "n_tokens": 1, **users}
         _check_users(given["users"])
+    _check_kinds(kind, {name: value for name, value in given.items() if name in known})
     comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
     call: Any = train_latent_reward if latent else train_reward if what == "reward" else train_policy
     if latent:
@@ -231,6 +233,7 @@ def train_clusters(
     given |= {name: value for name, value in flags.items() if value is not None}
     known = {*OF_CLUSTERS, *(each.name for each in fields(PolicySettings))}
     own = {name: value for name, value in given.items() if name in known}
+    _check_kinds(PolicySettings, {name: value for name, value in own.items() if name not in OF_CLUSTERS})
     if clusters_from is not None:
         found = hard_clusters(clusters_from)
         n_clusters = {name: own[name] for name in ("n_clusters",) if name in own}
@@ -550,6 +553,18 @@ def _check_users(users: Mapping[str, Any]) -> None:
             raise ConfigError(f"users are {kind}, but {setting} is not given", hint=f"give {flag}")
         if kind in KINDS and kind != each and setting in users:
             raise ConfigError(f"{setting} is given, but users are {kind}", hint=f"{flag} is for --users {each}")
+
+
+def _check_kinds(kind: type[Settings], given: Mapping[str, Any]) -> None:
+    """Try settings, as `--set` and a YAML file give them, before anything long begins.
+
+    Raises:
+        ConfigError: One is not accepted, or is a text where a number is due.
+    """
+    try:
+        kind(**given)
+    except TypeError as error:
+        raise ConfigError(f"a setting has a value of another kind: {str(error).splitlines()[0]}") from None
 
 
 def _sampling(n: int, best_of: int | None, temperature: float | None, top_p: float) -> dict[str, Any]:

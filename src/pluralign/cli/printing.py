@@ -275,15 +275,16 @@ def print_judged(found: Mapping[str, Any]) -> None:
     if found["table"] is not None:
         for row in found["table"]["rows"]:
             gain = row["gains"].get("accuracy")
-            points = "" if gain is None else f", {_gain(gain, 100.0, 1)} points"
-            rows.append((f"  {row['name']}", f"{_number(row['scores']['accuracy'], 3) or '-'}{points}"))
+            points = _gain(gain, 100.0, 1)
+            accuracy = _number(row["scores"]["accuracy"], 3) or "-"
+            rows.append((f"  {row['name']}", f"{accuracy}, {points} points" if points else accuracy))
     for name, words in (("over_generic", "an unknown user's"), ("over_other", "another user's (control)")):
         if found[name]:
             gain = found[name]
             rows.append(
                 (
                     f"personal minus {words}",
-                    f"{_gain(gain['accuracy'], 100.0, 1)} points, {_gain(gain['log_prob'], 1.0, 3)} nats",
+                    f"{_gain(gain['accuracy'], 100.0, 1) or '-'} points, {_gain(gain['log_prob'], 1.0, 3)} nats",
                 )
             )
     table = Table(show_header=False, box=None)

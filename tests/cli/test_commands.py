@@ -134,6 +134,15 @@ def test_encode_keeps_what_it_encoded(run, texts, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")} == files
 
 
+def test_encode_has_a_frozen_default_for_texts_and_for_numbers(run, texts, numbers, tmp_path):
+    for data, name, dim in ((texts, "style", 28), (numbers, "attributes", 3)):
+        done = run("encode", data, "--cache", tmp_path / "cache", "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert (found["encoder"], found["dim"]) == (name, dim)
+    assert "features of style (" in run("encode", texts, "--cache", tmp_path / "cache").out
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_simulated_texts_are_read_back(run, tmp_path, ending):
     out = tmp_path / "new" / f"users.{ending}"

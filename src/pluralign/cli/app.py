@@ -212,7 +212,13 @@ def encode(
     path: DataPath = None,
     column: Columns = None,
     option: Options = None,
-    encoder: Encoder = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="A frozen encoder: `style`, `attributes`, `hf:MODEL`, `st:MODEL` (a hub id or a local folder) or "
+            "`array:FILE.npy`. Default: `style` for text, `attributes` for numeric items."
+        ),
+    ] = None,
     cache: Annotated[Path, typer.Option("--cache", help="Feature cache.")] = Path("cache"),
     device: Device = "cpu",
     batch_size: Annotated[int, typer.Option(help="Texts per batch.")] = 32,
@@ -220,12 +226,13 @@ def encode(
 ) -> None:
     """Run a frozen encoder once over the distinct items and cache the features.
 
-    A run that was killed goes on where it stopped. Several processes share the work under `torchrun`.
+    A study or fit with the same --encoder and --cache reads them. A run that was killed goes on where it stopped.
+    Several processes share the work under `torchrun`.
     """
     from pluralign.cli import commands
 
     source = commands.Source(data, path, column, option)
-    commands.encode(source, encoder or "auto", cache, device=device, batch_size=batch_size, json=json)
+    commands.encode(source, encoder, cache, device=device, batch_size=batch_size, json=json)
 
 
 @app.command(rich_help_panel="Steps")

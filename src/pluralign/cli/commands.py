@@ -126,26 +126,35 @@ def report(folder: Path, *, json: bool) -> None:
         stdout.print(f"report in {page}, figures in {found['figures']}, numbers in {found['tables']}", highlight=False)
 
 
-def encode(source: Source, encoder: str, cache: Path, *, device: str, batch_size: int, json: bool) -> None:
-    from pluralign.features import Trainable, default_encoder, make_encoder
+def encode(source: Source, encoder: str | None, cache: Path, *, device: str, batch_size: int, json: bool) -> None:
+    from pluralign.features import Trainable, make_encoder
     from pluralign.features import encode as encode_items
 
     check_folder("--cache", cache)
     check_device(device)
     comparisons = source.load()
-    reader = default_encoder(comparisons) if encoder == "auto" else make_encoder(encoder)
+    frozen = "attributes" if comparisons.format == "numeric" else "style"
+    name = frozen if encoder in (None, "auto") else encoder
+    reader = make_encoder(name)
     if isinstance(reader, Trainable):
         raise ConfigError(
             "tfidf learns from the training rows of each split, so there is nothing to encode ahead of a study",
             hint="name a frozen encoder: --encoder st:MODEL, hf:MODEL or style",
         )
     features = encode_items(comparisons, reader, cache_dir=cache, device=device, batch_size=batch_size)
-    found = {"items": features.shape[0], "dim": features.shape[1], "dtype": str(features.dtype), "cache": str(cache)}
+    found = {
+        "encoder": name,
+        "items": features.shape[0],
+        "dim": features.shape[1],
+        "dtype": str(features.dtype),
+        "cache": str(cache),
+    }
     if json:
         print_json(found)
     else:
         stdout.print(
-            f"{found['items']:,} items x {found['dim']} features ({found['dtype']}) in {cache}", highlight=False
+            f"{found['items']:,} items x {found['dim']} features of {name} ({found['dtype']}) in {cache}",
+            highlight=False,
         )
 
 

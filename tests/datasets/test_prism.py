@@ -129,6 +129,33 @@ def test_p_rlhf_splits_users_and_their_conversations(tmp_path):
     assert train == [0 if i in unseen else 9 for i in range(20)]
 
 
+def test_counts_are_held_against_the_papers(tmp_path, monkeypatch):
+    much = "x" * prism.MAX_CHARS
+    talks = [
+        conversation(f"c{i}.{j}", f"u{i}", said(0, "Hi"), reply(0, "A", 9, chosen=True), reply(0, "B", 1))
+        for i in range(20)
+        for j in range(10)
+    ]
+    long = conversation("long", "u0", said(0, "Hi"), reply(0, "A", 9, chosen=True), reply(0, much, 1))
+    write(tmp_path, [person(f"u{i}") for i in range(20)], [*talks, long])
+    with pytest.raises(DataError, match=r"prism: users: 20 here, 1396 in the papers"):
+        prism.check_counts(tmp_path)
+    # Of 20 users 18 are seen; nothing of P-RLHF's but the one conversation is too long.
+    small = {
+        "users": 20,
+        "conversations": 201,
+        "conversations left out by p-rlhf": ("long",),
+        "users seen by p-rlhf": 18,
+        "users unseen by p-rlhf": 2,
+    }
+    monkeypatch.setattr(prism, "EXPECTED", small)
+    assert prism.check_counts(tmp_path) == small
+    for what, wrong in (("conversations left out by p-rlhf", ()), ("users seen by p-rlhf", 17)):
+        monkeypatch.setattr(prism, "EXPECTED", {**small, what: wrong})
+        with pytest.raises(DataError, match=f"prism: {what}: "):
+            prism.check_counts(tmp_path)
+
+
 def test_bad_files_are_named(tmp_path):
     write(tmp_path, SURVEY, [conversation("c1", "u1", said(0, None))])
     with pytest.raises(DataError, match="prism: conversation c1, turn 0 holds None, which is not a text"):

@@ -7,7 +7,8 @@ from the survey, a nested answer under `question.part`.
 `filter="p-rlhf"` is the selection and the split of P-RLHF (arXiv 2402.05133; its public notebook), down to the random
 numbers: turns whose texts are too long are left out, then conversations without any turn left, then nine users in ten
 are "seen" and a tenth of their conversations is "test" like all those of the others. Unlike there, long histories stay
-whole, for cutting them is the encoder's business. What it gives is in `EXPECTED`.
+whole, for cutting them is the encoder's business. What it gives is in `EXPECTED`, and `check_counts(path)` holds the
+real files against it.
 """
 
 from __future__ import annotations
@@ -88,9 +89,7 @@ def prism(path: Path | None, *, filter: str = "none", ties: str = "chosen", weig
     survey, conversations = _read(path)
     split_of: dict[str, str] = {}
     if filter == "p-rlhf":
-        people = [row["user_id"] for row in survey if row.get("num_completed_conversations") != 0]
-        conversations = [each for each in conversations if any(_is_short(turn) for turn in each.turns)]
-        split_of = _split(people, conversations)
+        conversations, split_of = _select(survey, conversations)
     rows = [row for each in conversations for row in _comparisons(each, MAX_CHARS if filter == "p-rlhf" else None)]
     gap = np.array([chosen.score - rejected.score for _, _, chosen, rejected in rows], dtype=np.float64)
     if ties == "drop":
@@ -110,6 +109,36 @@ def prism(path: Path | None, *, filter: str = "none", ties: str = "chosen", weig
         name="prism",
     )
     return with_users(loaded, _covariates(survey), "user_id")
+
+
+def check_counts(path: Path | None) -> dict[str, object]:
+    """Count what `EXPECTED` has, and hold the two against each other.
+
+    Args:
+        path: Folder of the real files, or None for the hub's copy, which downloads.
+
+    Returns:
+        The counts, which are those expected.
+
+    Raises:
+        DataError: A count differs, or a file or row is not what it should be.
+    """
+    survey, conversations = _read(path)
+    kept, split_of = _select(survey, conversations)
+    seen = {each.user for each in kept if split_of[each.name] == "train"}
+    found: dict[str, object] = {
+        "users": len({each.user for each in conversations}),
+        "conversations": len(conversations),
+        "conversations left out by p-rlhf": tuple(
+            sorted({each.name for each in conversations} - {each.name for each in kept})
+        ),
+        "users seen by p-rlhf": len(seen),
+        "users unseen by p-rlhf": len({each.user for each in kept} - seen),
+    }
+    for what, expected in EXPECTED.items():
+        if found[what] != expected:
+            raise DataError(f"prism: {what}: {found[what]} here, {expected} in the papers")
+    return found
 
 
 def _read(path: Path | None) -> tuple[list[dict[str, Any]], list[Conversation]]:
@@ -210,6 +239,15 @@ def _is_short(turn: Turn) -> bool:
     if not (turn.said and turn.chosen and turn.rejected):
         return False
     return all(len(turn.said[0]) + len(reply.text) <= MAX_CHARS for reply in (turn.chosen[0], *turn.rejected))
+
+
+def _select(
+    survey: list[dict[str, Any]], conversations: list[Conversation]
+) -> tuple[list[Conversation], dict[str, str]]:
+    """The conversations that P-RLHF keeps, and the split of each."""
+    people = [row["user_id"] for row in survey if row.get("num_completed_conversations") != 0]
+    kept = [each for each in conversations if any(_is_short(turn) for turn in each.turns)]
+    return kept, _split(people, kept)
 
 
 def _split(people: list[str], conversations: list[Conversation]) -> dict[str, str]:

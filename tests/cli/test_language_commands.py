@@ -279,7 +279,7 @@ def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_p
     monkeypatch.setattr("pluralign.cli.language.hard_clusters", lambda _: found)
     arguments = ["--base", base, "--out", tmp_path / "m", "--clusters-from", tmp_path]
     for command, flags, message in (
-        ("train-dpo", ["--users", "basis"], "kind is basis, but --clusters-from makes it cluster"),
+        ("train-dpo", ["--users", "basis"], 'kind is "basis", but --clusters-from makes it "cluster"'),
         ("train-dpo", ["--clusters", 3], "n_clusters is 3, but --clusters-from makes it 2"),
         ("train-clusters", ["--clusters", 3], "n_clusters is 3, but --clusters-from makes it 2"),
     ):

@@ -19,6 +19,7 @@ import numpy as np
 from pluralign.cli.commands import Source
 from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
 from pluralign.comparisons import Comparisons, split_by_source
+from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError, DataError
 from pluralign.files import replacing, write_json
 from pluralign.studies.settings import read_yaml
@@ -204,12 +205,13 @@ def hold(comparisons: Comparisons, share: float, seed: int) -> tuple[Comparisons
         raise ConfigError(f"--hold-out is {share:g}; it must be at least 0 and below 1")
     if not share:
         return comparisons, None
-    try:
-        split = split_by_source(comparisons, share, seed=seed)
-    except DataError as error:
+    n_sources = len(np.unique(comparisons.source))
+    if n_sources < 2:
         raise DataError(
-            str(error), hint="--hold-out 0 trains on everything; --column source=NAME names finer sources"
-        ) from None
+            f"--hold-out needs at least 2 sources, there are {n_sources}",
+            hint="--hold-out 0 trains on everything; --column source=NAME names finer sources",
+        )
+    split = split_by_source(comparisons, share, seed=seed)
     return comparisons.take(split.train), comparisons.take(split.test)
 
 
@@ -534,7 +536,8 @@ def _joined(users: dict[str, Any], found: Mapping[str, Any], flag: str) -> dict[
     for name, value in found.items():
         if users.get(name, value) != value:
             raise ConfigError(
-                f"{name} is {users[name]}, but {flag} makes it {value}", hint=f"leave out {flag}, or {name}"
+                f"{name} is {show(users[name])}, but {flag} makes it {show(value)}",
+                hint=f"leave out {flag}, or {name}",
             )
     return {**users, **found}
 
@@ -585,7 +588,7 @@ def _sampling(n: int, best_of: int | None, temperature: float | None, top_p: flo
             f"--temperature is 0, at which the responses of {several} would all be one",
             hint="leave out --temperature, or give one above 0",
         )
-    if temperature == 0 and top_p < 1:
+    if temperature == 0 and top_p != 1:
         raise ConfigError(
             f"--top-p is {top_p:g}, but the likeliest token is always taken",
             hint="sample: give a --temperature above 0",

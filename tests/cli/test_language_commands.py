@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pluralign.cli.language import find_base, read_rows, write_rows
+from pluralign.cli.language import find_base, hold, read_rows, write_rows
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
 from pluralign.training.cluster_policies import train_cluster_policies
@@ -286,6 +288,30 @@ def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_p
         done = run(command, texts, *arguments, *flags)
         assert done.code == 2
         assert message in done.err
+
+
+def test_what_is_held_out_is_looked_at_before_the_training(run, base, tmp_path):
+    rows = [{"prompt": f"p{i}", "chosen": "yes", "rejected": "no", "user": f"u{i % 3}"} for i in range(20)]
+    table = tmp_path / "rows.jsonl"
+    write_rows(table, rows)
+    _, held = hold(read(table), 0.2, 0)
+    for i in {held.items.prompts[int(each)].as_py() for each in held.items.prompt[held.chosen]}:
+        rows[int(i[1:])]["chosen"] = "yes " * 600
+    write_rows(table, rows)
+    given = ("--base", base, "--out", tmp_path / "out", "--hold-out", 0.2, *QUICK)
+    found = run("train-reward", table, *given, "--set", "max_response=5000")
+    assert found.code == 2
+    assert "more than the 1024 tokens that the model reads" in found.err
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_the_base_is_read_as_loading_says(run, base, texts, tmp_path):
+    given = ("--base", base, "--out", tmp_path / "out", "--hold-out", 0, "--tuning", "full", *QUICK)
+    assert run("train-reward", texts, *given, "--set", "loading={dtype: bfloat16}").code == 0
+    kept = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.bfloat16}
+    found = run("train-reward", texts, *given, "--set", "loading=bfloat16")
+    assert "loading is no table" in found.err
 
 
 def test_a_single_source_cannot_be_held_out(run, base, tmp_path):

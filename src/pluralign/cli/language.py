@@ -93,9 +93,10 @@ def train(
     _check_kinds(kind, {name: value for name, value in given.items() if name in known})
     comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
     call: Any = train_latent_reward if latent else train_reward if what == "reward" else train_policy
-    if latent:
-        given["eval"] = held
-        known.add("eval")
+    if not isinstance(given.get("loading", {}), dict):
+        raise ConfigError("loading is no table", hint="as in --set 'loading={dtype: float32, revision: main}'")
+    known |= {"eval", "loading"}
+    given["eval"] = held  # looked at before the training: a row may be too long for the model
     with redirect_stdout(sys.stderr):  # the Trainer prints its log on stdout
         trained = call(
             comparisons,

@@ -308,7 +308,9 @@ def judge(
     """Evaluate a saved policy, the policies of clusters, or a reward model of either kind."""
     from pluralign.policies.evaluation import evaluate_clusters, evaluate_policy, evaluate_reward
     from pluralign.training.cluster_policies import GENERIC
+    from pluralign.training.reference import default_cache_dir
 
+    cache = default_cache_dir()  # where a training left the reference of what it held out
     if _kind(folder) == CLUSTERED:
         if pooled is not None:
             raise ConfigError(
@@ -318,13 +320,13 @@ def judge(
         policies = load_any(folder)
         if beta is not None:
             policies = replace(policies, settings=replace(policies.settings, beta=beta))
-        return evaluate_clusters(policies, comparisons)
+        return evaluate_clusters(policies, comparisons, cache=cache)
     if pooled is not None and _kind(pooled) == CLUSTERED:
         pooled = pooled / GENERIC
     base = None if pooled is None else load_any(pooled)
     model = load_any(folder)
     if is_policy(folder):
-        return evaluate_policy(model, comparisons, pooled=base, beta=beta)
+        return evaluate_policy(model, comparisons, pooled=base, beta=beta, cache=cache)
     return evaluate_reward(model, comparisons, pooled=base)
 
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pluralign.cli.language import find_base, hold, read_rows, write_rows
+from pluralign.cli.language import read_rows, write_rows
+from pluralign.cli.language_settings import find_base, hold
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
 from pluralign.training.cluster_policies import train_cluster_policies
@@ -278,7 +279,8 @@ def test_bad_settings_are_named(run, base, texts, tmp_path, arguments, message):
 
 def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_path, monkeypatch):
     found = {"kind": "cluster", "hard": True, "n_clusters": 2, "assignment": {}}
-    monkeypatch.setattr("pluralign.cli.language.hard_clusters", lambda _: found)
+    for module in ("language", "language_clusters"):
+        monkeypatch.setattr(f"pluralign.cli.{module}.hard_clusters", lambda _: found)
     arguments = ["--base", base, "--out", tmp_path / "m", "--clusters-from", tmp_path]
     for command, flags, message in (
         ("train-dpo", ["--users", "basis"], 'kind is "basis", but --clusters-from makes it "cluster"'),

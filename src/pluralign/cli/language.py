@@ -1,25 +1,36 @@
-"""What the commands of language models do: train, write, score, evaluate."""
+"""What the commands of language models do: train, export, evaluate, write, score.
+
+With a policy for each cluster they do what stands in `language_clusters.py`.
+"""
 
 from __future__ import annotations
 
 import csv
 import json as js
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import fields, replace
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from pluralign.cli import language_clusters
 from pluralign.cli.commands import Source
+from pluralign.cli.language_settings import (
+    arguments,
+    check_kinds,
+    check_users,
+    described,
+    find_base,
+    hard_clusters,
+    hold,
+    joined,
+    read_numbers,
+)
 from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
-from pluralign.comparisons import Comparisons, split_by_source
-from pluralign.comparisons.columns import show
+from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError, DataError
 from pluralign.files import replacing, write_json
 from pluralign.studies.settings import read_yaml
@@ -28,31 +39,10 @@ if TYPE_CHECKING:
     from pluralign.policies.clusters import ClusterWriter
     from pluralign.policies.evaluation import Evaluation
     from pluralign.policies.policy import Policy, Reader
-    from pluralign.training.cluster_policies import ClusterPolicies
-    from pluralign.training.settings import Settings
 
-EMBEDDED, LATENT, CLUSTERED = "embedded", "latent", "ClusterPolicies"
+LATENT, CLUSTERED = "latent", "ClusterPolicies"
 # Flags of a user model and what they are called there.
 USERS = {"users": "kind", "tokens": "n_tokens", "clusters": "n_clusters", "rank": "rank"}
-# What a kind of users cannot do without, and the flag that gives it.
-NEEDED = {
-    "cluster": ("n_clusters", "--clusters K"),
-    "basis": ("rank", "--rank R"),
-    "text": ("described", "--describe COLUMN,COLUMN"),
-}
-# Settings of `train_cluster_policies` that `--set` and a YAML file reach, beside those of a policy.
-OF_CLUSTERS = (
-    "n_clusters",
-    "max_rounds",
-    "soft",
-    "start",
-    "features",
-    "n_starts",
-    "held_out",
-    "refit",
-    "cache",
-    "seed",
-)
 
 
 def train(
@@ -75,7 +65,7 @@ def train(
     from pluralign.training.train import train_policy, train_reward
 
     comparisons = source.load()
-    given: dict[str, Any] = _read_numbers((read_yaml(config) if config else {}) | dict(more))
+    given: dict[str, Any] = read_numbers((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
     users = given.pop("users", {})
     users = {"kind": users} if isinstance(users, str) else dict(users)
@@ -84,13 +74,13 @@ def train(
     kind = LatentRewardSettings if latent else RewardSettings if what == "reward" else PolicySettings
     known = {each.name for each in fields(kind)}
     if clusters_from is not None:
-        users = _joined(users, hard_clusters(clusters_from), "--clusters-from")
+        users = joined(users, hard_clusters(clusters_from), "--clusters-from")
     if describe is not None:
-        users = _joined(users, described(comparisons, describe.split(",")), "--describe")
+        users = joined(users, described(comparisons, describe.split(",")), "--describe")
     if users:
         given["users"] = users if latent else {"kind": "individual", "n_tokens": 1, **users}
-        _check_users(given["users"])
-    _check_kinds(kind, {name: value for name, value in given.items() if name in known})
+        check_users(given["users"])
+    check_kinds(kind, {name: value for name, value in given.items() if name in known})
     comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
     call: Any = train_latent_reward if latent else train_reward if what == "reward" else train_policy
     if not isinstance(given.get("loading", {}), dict):
@@ -131,145 +121,12 @@ def train(
         print_judged(found["held_out"].as_dict())
 
 
-def find_base(base: str, *, progress: bool) -> str:
-    """A hub id or a folder; `embedded` or `embedded:small` is the model that is trained here."""
-    name, _, size = base.partition(":")
-    if name != EMBEDDED or Path(base).exists():
-        return base
-    from pluralign.populations import embedded_language_model
-
-    sizes: dict[str, Any] = {"": {}, "default": {}, "small": {"settings": "small", "n_topics": 4}}
-    if size not in sizes:
-        raise ConfigError(f'there is no embedded model "{size}"; known: default, small')
-    return str(embedded_language_model(progress=progress, **sizes[size]))
-
-
-def hard_clusters(folder: Path) -> dict[str, Any]:
-    """The hard cluster of every user of a model that `fit` or `study` wrote, as a user model of a language model."""
-    from pluralign.rewards import LinearReward
-    from pluralign.users import Clusters
-
-    reward = LinearReward.load(folder)
-    if not isinstance(reward.users, Clusters):
-        raise ConfigError(f"{folder} holds users of kind {reward.users.kind}, not clusters")
-    cluster = reward.users.membership.argmax(1).tolist()
-    return {
-        "kind": "cluster",
-        "hard": True,
-        "n_clusters": len(reward.users.shares),
-        "assignment": dict(zip(reward.user_ids, cluster, strict=True)),
-    }
-
-
-def described(comparisons: Comparisons, columns: list[str]) -> dict[str, Any]:
-    """A user model of covariates, as numbers for each user."""
-    from pluralign.language_models.descriptions import describe_covariates
-
-    if comparisons.users is None:
-        raise ConfigError(f"{comparisons.name} says nothing of its users; --describe needs their covariates")
-    rows = describe_covariates(comparisons.users, columns).tolist()
-    return {"kind": "text", "described": dict(zip(comparisons.user_ids, rows, strict=True))}
-
-
-def arguments(given: Mapping[str, Any], out: Path, *, between: bool = False) -> dict[str, Any]:
-    """Fields of `TrainingArguments`, tried before anything long begins.
-
-    Args:
-        given: The fields.
-        out: Folder of the model.
-        between: Whether there is something to evaluate on between steps. What is held out for the end is not: a
-            checkpoint could be chosen by it.
-
-    Raises:
-        ConfigError: There is no such field, its value is not accepted, or it asks for what is not there.
-    """
-    from pluralign.training.train import make_arguments
-
-    found = {"disable_tqdm": not stderr.is_terminal, **given}
-    made = make_arguments(found, out)
-    if made.eval_strategy != "no" and not between:
-        raise ConfigError(
-            f"eval_strategy is {made.eval_strategy.value}; a command evaluates once, at the end",
-            hint="leave it out; --hold-out says on what share, and `eval` of train_policy in Python evaluates between",
-        )
-    return found
-
-
-def hold(comparisons: Comparisons, share: float, seed: int) -> tuple[Comparisons, Comparisons | None]:
-    """Comparisons to learn from, and those of a share of the sources.
-
-    Raises:
-        ConfigError: It is no share.
-        DataError: There are fewer than two sources.
-    """
-    if not 0 <= share < 1:
-        raise ConfigError(f"--hold-out is {share:g}; it must be at least 0 and below 1")
-    if not share:
-        return comparisons, None
-    n_sources = len(np.unique(comparisons.source))
-    if n_sources < 2:
-        raise DataError(
-            f"--hold-out needs at least 2 sources, there are {n_sources}",
-            hint="--hold-out 0 trains on everything; --column source=NAME names finer sources",
-        )
-    split = split_by_source(comparisons, share, seed=seed)
-    return comparisons.take(split.train), comparisons.take(split.test)
-
-
-def train_clusters(
-    source: Source,
-    base: str,
-    out: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
-    more: Mapping[str, object],
-    *,
-    clusters_from: Path | None,
-    fresh: bool,
-    json: bool,
-) -> None:
-    from pluralign.training.cluster_policies import train_cluster_policies
-    from pluralign.training.settings import PolicySettings
-
-    comparisons = source.load()
-    given: dict[str, Any] = _read_numbers((read_yaml(config) if config else {}) | dict(more))
-    given |= {name: value for name, value in flags.items() if value is not None}
-    known = {*OF_CLUSTERS, *(each.name for each in fields(PolicySettings))}
-    own = {name: value for name, value in given.items() if name in known}
-    _check_kinds(PolicySettings, {name: value for name, value in own.items() if name not in OF_CLUSTERS})
-    if clusters_from is not None:
-        found = hard_clusters(clusters_from)
-        n_clusters = {name: own[name] for name in ("n_clusters",) if name in own}
-        own |= _joined(n_clusters, {"n_clusters": found["n_clusters"]}, "--clusters-from")
-        own["assignment"] = found["assignment"]
-    with redirect_stdout(sys.stderr):
-        policies = train_cluster_policies(
-            comparisons,
-            find_base(base, progress=True),
-            out=out,
-            args=arguments({name: value for name, value in given.items() if name not in known}, out),
-            resume=not fresh,
-            **own,
-        )
-    if os.environ.get("RANK", "0") != "0":
-        return  # of the processes that trained together one speaks
-    if json:
-        print_json({"model": str(out), **policies.as_dict()})
-        return
-    sizes = ", ".join(map(str, np.bincount(policies.cluster, minlength=policies.n_clusters).tolist()))
-    stdout.print(
-        f"{policies.n_clusters} clusters of {len(policies.user_ids):,} users ({sizes}), an adapter each in "
-        f"{out}/cluster-K, everybody's in {out}/generic",
-        highlight=False,
-    )
-
-
 def export(model: Path, out: Path, users: list[str] | None, *, merge: bool, json: bool) -> None:
     from pluralign.policies.export import export as write
     from pluralign.policies.policy import Policy
 
     if _kind(model) == CLUSTERED:
-        export_clusters(load_any(model), out, users, merge=merge, json=json)
+        language_clusters.export(model, out, users, merge=merge, json=json)
         return
     exported = write(Policy.load(model), out, users=users, merge=merge)
     if json:
@@ -281,46 +138,17 @@ def export(model: Path, out: Path, users: list[str] | None, *, merge: bool, json
         )
 
 
-def export_clusters(policies: ClusterPolicies, out: Path, users: list[str] | None, *, merge: bool, json: bool) -> None:
-    from pluralign.policies.export import SERVED
-    from pluralign.policies.export import export_clusters as write
-
-    if users:
-        raise ConfigError(
-            "--user is given, but the policies of clusters have no tokens of users",
-            hint=f"leave --user out; {SERVED} in the folder says which policy serves whom",
-        )
-    folders = write(policies, out, merge=merge)
-    if json:
-        print_json({"folder": str(out), "policies": {name: str(each) for name, each in folders.items()}})
-    else:
-        what = "an ordinary checkpoint" if merge else "a LoRA adapter"
-        stdout.print(
-            f"{what} for each of {policies.n_clusters} clusters and for everybody in {out}; {SERVED} says which "
-            "serves whom",
-            highlight=False,
-        )
-
-
 def judge(
     folder: Path, comparisons: Comparisons, *, pooled: Path | None = None, beta: float | None = None
 ) -> Evaluation:
     """Evaluate a saved policy, the policies of clusters, or a reward model of either kind."""
-    from pluralign.policies.evaluation import evaluate_clusters, evaluate_policy, evaluate_reward
+    from pluralign.policies.evaluation import evaluate_policy, evaluate_reward
     from pluralign.training.cluster_policies import GENERIC
     from pluralign.training.reference import default_cache_dir
 
     cache = default_cache_dir()  # where a training left the reference of what it held out
     if _kind(folder) == CLUSTERED:
-        if pooled is not None:
-            raise ConfigError(
-                "--pooled is given, but policies of clusters are compared with everybody's, which they hold",
-                hint="leave --pooled out",
-            )
-        policies = load_any(folder)
-        if beta is not None:
-            policies = replace(policies, settings=replace(policies.settings, beta=beta))
-        return evaluate_clusters(policies, comparisons, cache=cache)
+        return language_clusters.judge(folder, comparisons, pooled=pooled, beta=beta, cache=cache)
     if pooled is not None and _kind(pooled) == CLUSTERED:
         pooled = pooled / GENERIC
     base = None if pooled is None else load_any(pooled)
@@ -519,58 +347,6 @@ def _kind(folder: Path) -> str | None:
     if path.is_file():
         return js.loads(path.read_text(encoding="utf-8")).get("model")
     return CLUSTERED if (folder / "clusters.json").is_file() else None
-
-
-def _read_numbers(value: Any) -> Any:
-    """Numbers such as 1e-4, which YAML takes for texts, as numbers, however deep."""
-    if isinstance(value, Mapping):
-        return {name: _read_numbers(each) for name, each in value.items()}
-    return (
-        float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE) else value
-    )
-
-
-def _joined(users: dict[str, Any], found: Mapping[str, Any], flag: str) -> dict[str, Any]:
-    """What was given and what a flag found.
-
-    Raises:
-        ConfigError: They are at odds.
-    """
-    for name, value in found.items():
-        if users.get(name, value) != value:
-            raise ConfigError(
-                f"{name} is {show(users[name])}, but {flag} makes it {show(value)}",
-                hint=f"leave out {flag}, or {name}",
-            )
-    return {**users, **found}
-
-
-def _check_users(users: Mapping[str, Any]) -> None:
-    """Name the flag that a user model lacks, or the user model that a flag is for.
-
-    Raises:
-        ConfigError: There is one.
-    """
-    from pluralign.language_models.user_tokens import KINDS
-
-    kind = users["kind"]
-    for each, (setting, flag) in NEEDED.items():
-        if kind == each and setting not in users:
-            raise ConfigError(f"users are {kind}, but {setting} is not given", hint=f"give {flag}")
-        if kind in KINDS and kind != each and setting in users:
-            raise ConfigError(f"{setting} is given, but users are {kind}", hint=f"{flag} is for --users {each}")
-
-
-def _check_kinds(kind: type[Settings], given: Mapping[str, Any]) -> None:
-    """Try settings, as `--set` and a YAML file give them, before anything long begins.
-
-    Raises:
-        ConfigError: One is not accepted, or is a text where a number is due.
-    """
-    try:
-        kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"a setting has a value of another kind: {str(error).splitlines()[0]}") from None
 
 
 def _sampling(n: int, best_of: int | None, temperature: float | None, top_p: float) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The commands of language models, their flags and their help. What they do stands in `language.py`."""
+"""The commands of language models, their flags and their help.
+
+What they do stands in `language.py` and `language_clusters.py`.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -253,9 +256,9 @@ def train_clusters(
       pluralign train-clusters rows.jsonl --base MODEL --clusters 2 --held-out 0.2 --out models/clusters
       pluralign train-clusters rows.jsonl --base MODEL --clusters-from studies/mine/models/cluster --rounds 0 --out ...
     """
-    from pluralign.cli import commands, language
+    from pluralign.cli import commands, language_clusters
 
-    language.train_clusters(
+    language_clusters.train(
         commands.Source(data, path, column, option),
         base,
         out,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -13,6 +14,7 @@ from pluralign.cli.language import read_rows, write_rows
 from pluralign.cli.language_settings import find_base, hold
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
+from pluralign.language_models.personal import PersonalPolicy
 from pluralign.training.cluster_policies import train_cluster_policies
 from pluralign.training.train import train_policy
 
@@ -52,7 +54,27 @@ def clusters(base, texts, tmp_path_factory):
     return out
 
 
-def test_train_dpo_prints_one_json_object_with_the_held_out_accuracy(run, base, texts, tmp_path):
+@pytest.fixture
+def read_by_reference(monkeypatch, tmp_path) -> list[int]:
+    """How many sequences each pass of a reference reads, which keeps them in a folder of its own."""
+    monkeypatch.setenv("PLURALIGN_CACHE", str(tmp_path / "cache"))
+    forward, read = PersonalPolicy.forward, []
+
+    def counted(model, **batch):
+        if any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer)):
+            read.append(len(batch["branch"]))
+        return forward(model, **batch)
+
+    monkeypatch.setattr(PersonalPolicy, "forward", counted)
+    return read
+
+
+def n_compared(table) -> int:
+    """Responses that some row compares."""
+    return len(np.unique([table.chosen, table.rejected]))
+
+
+def test_train_dpo_prints_one_json_object_with_the_held_out_accuracy(run, base, texts, tmp_path, read_by_reference):
     done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", *QUICK, "--hold-out", 0.3, "--json")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
@@ -61,6 +83,8 @@ def test_train_dpo_prints_one_json_object_with_the_held_out_accuracy(run, base, 
     assert 0 <= found["held_out"]["top"]["estimate"] <= 1
     assert found["held_out"]["n_decisions"] + found["n_comparisons"] == 72
     assert json.loads((tmp_path / "m" / "evaluation.json").read_text()) == found["held_out"]
+    # What is held out is read before the training, which looks at it, and not again for its evaluation.
+    assert sum(read_by_reference) == n_compared(read(texts))
 
 
 def test_a_policy_writes_for_users_clusters_and_strangers(run, policy, tmp_path):
@@ -171,7 +195,7 @@ def test_the_clusters_of_a_folder_write_as_one(run, clusters, tmp_path):
     assert [row["response"] for row in json.loads(done.out)["responses"]] == [second]
 
 
-def test_the_clusters_of_a_folder_are_judged_as_one(run, clusters, texts, policy, tmp_path):
+def test_the_clusters_of_a_folder_are_judged_as_one(run, clusters, texts, policy, tmp_path, read_by_reference):
     few = tmp_path / "few.jsonl"
     few.write_text("".join(texts.read_text().splitlines(keepends=True)[::6]))
     done = run("evaluate", clusters, few, "--json")
@@ -179,6 +203,7 @@ def test_the_clusters_of_a_folder_are_judged_as_one(run, clusters, texts, policy
     found = json.loads(done.out)
     assert (found["n_decisions"], found["n_known_users"], found["beta"]) == (12, 6, 0.5)
     sharper = json.loads(run("evaluate", clusters, few, "--beta", 1, "--json").out)
+    assert sum(read_by_reference) == n_compared(read(few)), "once for both evaluations"
     assert sharper["top"] == found["top"]
     assert sharper["scores"]["log_loss"] != found["scores"]["log_loss"]
     assert found["over_generic"]["log_prob"]["estimate"] != 0

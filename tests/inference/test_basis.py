@@ -8,6 +8,7 @@ from pluralign.inference.adapt import adapt
 from pluralign.inference.basis import fit_basis, score_directions
 from pluralign.inference.folds import folds_by_source
 from pluralign.inference.gaussian_choice import choose_rank, choose_tau
+from pluralign.inference.gaussian_evidence import posterior
 from pluralign.inference.heads import fit_heads
 from pluralign.likelihoods import Logit
 from pluralign.users import Basis
@@ -37,8 +38,10 @@ def test_planted_directions_are_found(population, alternatives):
     assert torch.corrcoef(torch.stack([taste.flatten(), truth.flatten()]))[0, 1] > 0.8
     # Sorted, and each direction earns its place.
     assert fit.strength[0] > fit.strength[1] > 0.5
-    assert fit.evidence_up_to[0] < fit.evidence_up_to[1] < fit.evidence_up_to[2]
-    assert fit.evidence_up_to[2] == pytest.approx(fit.evidence, abs=1e-3)
+    theta, basis = fit.model.theta, fit.model.basis
+    up_to = [float(posterior(design, theta, basis[:, :rank], Logit()).evidence.sum()) for rank in range(3)]
+    assert up_to[0] < up_to[1] < up_to[2]
+    assert up_to[2] == pytest.approx(fit.evidence, abs=1e-3)
     assert fit.evidence > fit.pooled_evidence + 100
 
 

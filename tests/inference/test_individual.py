@@ -10,6 +10,7 @@ import torch
 from pluralign.datasets import choice_panels
 from pluralign.errors import ConfigError
 from pluralign.features import Design
+from pluralign.inference import gaussian_blocks
 from pluralign.inference.adapt import adapt
 from pluralign.inference.heads import fit_heads
 from pluralign.inference.individual import fit_individual, principal_axes
@@ -71,8 +72,9 @@ def test_a_planted_tau_is_found_in_high_dimension(population, alternatives):
     assert (fit.model.covariance < tau**2 * 1.6).all()
 
 
-def test_high_and_low_dimensions_meet(population):
+def test_high_and_low_dimensions_meet(population, monkeypatch):
     # The same isotropic problem by the grid over duals and primals and by the gradient of the evidence.
+    monkeypatch.setattr(gaussian_blocks, "SMALL_BLOCK", 0)  # so few users are one block otherwise, all of it primal
     dim = 6
     design, _ = population(
         theta=torch.ones(dim, dtype=torch.float64) / 2, basis=0.8 * eye(dim), n_users=80, n_decisions=8, uneven=True

@@ -33,7 +33,6 @@ class BasisFit:
         evidence: Laplace log marginal likelihood, in nats.
         pooled_evidence: Log-likelihood of the pooled fit, the evidence at V = 0.
         strength: Prior standard deviation of a margin along each direction, in nats of reward, largest first, (rank,).
-        evidence_up_to: Evidence with the first 0, 1, ..., rank directions and the same theta, (rank + 1,).
         converged: Whether the optimizer met its tolerance.
     """
 
@@ -41,7 +40,6 @@ class BasisFit:
     evidence: float
     pooled_evidence: float
     strength: tuple[float, ...]
-    evidence_up_to: tuple[float, ...]
     converged: bool
 
 
@@ -100,9 +98,6 @@ def fit_basis(
         evidence=evidence,
         pooled_evidence=pooled,
         strength=tuple(strength.tolist()),
-        evidence_up_to=tuple(
-            float(posterior(design, theta, basis[:, :r], likelihood).evidence.sum()) for r in range(rank + 1)
-        ),
         converged=converged,
     )
 

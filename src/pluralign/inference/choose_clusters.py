@@ -15,6 +15,7 @@ from typing import final
 from torch import Tensor
 
 from pluralign.errors import ConfigError, DataError
+from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.clusters import LEAST_RIDGE, ClustersFit, fit_clusters, screen_users
 from pluralign.inference.folds import Folds, default_folds, folds_by_source
@@ -68,6 +69,7 @@ class ClusterChoice:
         best: The K of the largest held-out log-probability.
         best_bic: The K of the smallest BIC.
         fits: The fit of every K to all rows; that of the K chosen to the last digits (`fit_clusters(exact=True)`).
+        held_out: What the folds' fits of the K chosen predicted of the held-out decisions.
     """
 
     candidates: tuple[ClusterCandidate, ...]
@@ -75,6 +77,7 @@ class ClusterChoice:
     best: int
     best_bic: int
     fits: Mapping[int, ClustersFit]
+    held_out: Predictions
 
     @property
     def fit(self) -> ClustersFit:
@@ -158,7 +161,8 @@ def choose_clusters(
         fit, n_present = fitter(kept, fold_starts, part_rounds), len(kept.user.unique())
         return (fit(min(k, n_present)).model for k in tried)
 
-    position, evidence = pick_simplest([str(k) for k in tried], cross_validate_all(design, models, folds))
+    held_out = cross_validate_all(design, models, folds)
+    position, evidence = pick_simplest([str(k) for k in tried], held_out)
     fit, to_the_end = fitter(design, n_starts, 300), fitter(design, n_starts, 300, exact=True)
     half = [fitter(design.take(part), fold_starts, part_rounds) for part in _halves(design, seed)] if stability else []
     table, fits = [], {}
@@ -186,6 +190,7 @@ def choose_clusters(
         best=max(table, key=lambda row: row.log_prob).n_clusters,
         best_bic=min(table, key=lambda row: row.bic).n_clusters,
         fits=fits,
+        held_out=held_out[position],
     )
 
 

@@ -26,6 +26,7 @@ from pluralign.inference import cholesky
 from pluralign.likelihoods import Decisions, Likelihood
 
 BLOCK_FLOATS = 2**19  # a block's matrices stay in cache: ten times faster than one block of all users
+SMALL_BLOCK = 2**16  # below it a block costs what its calls cost, whatever their size
 MAX_NEWTON = 50
 MAX_HALVINGS = 12
 _KEEP = 1 / 8
@@ -171,7 +172,7 @@ def user_blocks(
     users: Int[Tensor, " some"] | None = None,
     block_floats: int = BLOCK_FLOATS,
 ) -> list[UserBlock]:
-    """Sort users by size and cut them into blocks that waste at most a fifth on padding.
+    """Sort users by size and cut them into blocks that waste at most a fifth on padding, unless they are small.
 
     Args:
         design: Rows; users without a row are in no block.
@@ -187,8 +188,13 @@ def user_blocks(
     present = size.nonzero()[:, 0] if users is None else users[size[users] > 0]
     present = present[torch.argsort(size[present], stable=True)]
     level = (size[present].double().log() / torch.tensor(1.2).double().log()).ceil()
+    counts: list[int] = []
+    for count in torch.unique_consecutive(level, return_counts=True)[1].tolist():
+        joined = count + (counts[-1] if counts else 0)
+        small = joined * floats_per_user(int(size[present[sum(counts) + count - 1]])) <= min(SMALL_BLOCK, block_floats)
+        counts = [*counts[:-1], joined] if counts and small else [*counts, count]
     blocks = []
-    for group in present.split(torch.unique_consecutive(level, return_counts=True)[1].tolist()):
+    for group in present.split(counts):
         step = max(1, block_floats // max(1, floats_per_user(int(size[group[-1]]))))
         blocks += [_block(design, some, size[some], start[some], order) for some in group.split(step)]
     return blocks

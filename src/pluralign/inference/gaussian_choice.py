@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pluralign.errors import ConfigError
+from pluralign.evaluation import Predictions
 from pluralign.features import Design
 from pluralign.inference.basis import fit_basis
 from pluralign.inference.folds import Folds, default_folds
@@ -31,6 +32,7 @@ class Choice(Generic[T]):
         error: Standard error, clustered by user, of its difference from the best.
         chosen: The simplest within one standard error of the best.
         best: The best.
+        held_out: What each predicted of the held-out decisions.
     """
 
     candidates: tuple[T, ...]
@@ -38,6 +40,7 @@ class Choice(Generic[T]):
     error: tuple[float, ...]
     chosen: T
     best: T
+    held_out: tuple[Predictions, ...]
 
 
 def choose_rank(
@@ -116,7 +119,8 @@ def choose_tau(
 def _choose(
     design: Design, candidates: tuple[T, ...], models: Callable[[Design], Iterable[UserModel]], folds: Folds
 ) -> Choice[T]:
-    position, evidence = pick_simplest([str(each) for each in candidates], cross_validate_all(design, models, folds))
+    held_out = cross_validate_all(design, models, folds)
+    position, evidence = pick_simplest([str(each) for each in candidates], held_out)
     log_prob = [each.log_prob for each in evidence]
     return Choice(
         candidates=candidates,
@@ -124,4 +128,5 @@ def _choose(
         error=tuple(each.standard_error for each in evidence),
         chosen=candidates[position],
         best=candidates[log_prob.index(max(log_prob))],
+        held_out=tuple(held_out),
     )

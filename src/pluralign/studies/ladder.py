@@ -67,6 +67,7 @@ class Rung:
         choice: The evidence behind it, one row per candidate, for JSON.
         described: The rung in words, as the verdict names it.
         refit: Fit the same rung with the same settings to other rows.
+        held_out: What the folds' fits with these settings predicted when they were chosen; None where none were.
     """
 
     model: UserModel
@@ -75,6 +76,7 @@ class Rung:
     choice: list[dict[str, Any]]
     described: str
     refit: Callable[[Design], UserModel]
+    held_out: Predictions | None = None
 
 
 def fit_ladder(
@@ -120,7 +122,7 @@ def fit_ladder(
 def choose_rung(design: Design, folds: Folds, rungs: dict[str, Rung]) -> tuple[str, tuple[Candidate, ...]]:
     """Choose among fitted rungs inside the training rows: the simplest within one standard error of the best."""
     names = [name for name in LADDER if name in rungs]
-    predictions = [cross_validate(design, rungs[name].refit, folds) for name in names]
+    predictions = [rungs[name].held_out or cross_validate(design, rungs[name].refit, folds) for name in names]
     chosen, evidence = pick_simplest(names, predictions)
     return names[chosen], evidence
 
@@ -206,11 +208,9 @@ def _cluster_ridge(design: Design, folds: Folds, settings: LadderSettings, ridge
 def _clusters(
     design: Design, folds: Folds, settings: LadderSettings, ridge: float, own_ridge: float, *, soft: bool
 ) -> Rung:
+    choice, held_out = [], None
     if len(settings.clusters) == 1:
-        found, choice = (
-            _fit_clusters(design, settings.clusters[0], ridge, own_ridge, settings, soft=soft, exact=True),
-            [],
-        )
+        found = _fit_clusters(design, settings.clusters[0], ridge, own_ridge, settings, soft=soft, exact=True)
     else:
         chosen = choose_clusters(
             design,
@@ -224,7 +224,7 @@ def _clusters(
             fold_starts=settings.starts if design.dim >= EXACT_DIM else max(settings.starts // 4, 4),
             seed=settings.seed,
         )
-        found, choice = chosen.fit, [asdict(row) for row in chosen.candidates]
+        found, choice, held_out = chosen.fit, [asdict(row) for row in chosen.candidates], chosen.held_out
     k = found.model.n_clusters
     which = "one reward per cluster" if soft else "one reward per cluster, each user in one"
     return Rung(
@@ -234,6 +234,7 @@ def _clusters(
         choice=choice,
         described=f"{which} ({k} clusters)",
         refit=lambda rows: _fit_clusters(rows, k, ridge, own_ridge, settings, soft=soft).model,
+        held_out=held_out,
     )
 
 
@@ -269,6 +270,7 @@ def _embeddings(design: Design, folds: Folds, settings: LadderSettings, ridge: f
         choice=[{"n_clusters": k, **asdict(row)} for k, row in zip(ks, evidence, strict=True)],
         described=f"one reward per cluster of user embeddings ({ks[position]} clusters)",
         refit=lambda rows: models(rows, (ks[position],))[0],
+        held_out=held[position],
     )
 
 
@@ -296,6 +298,7 @@ def _basis(design: Design, folds: Folds, settings: LadderSettings, ridge: float)
         choice=_rows("rank", choice) if choice else [],
         described=f"one reward per user, in {rank} shared direction{'s' if rank != 1 else ''} of taste",
         refit=lambda rows: fit_basis(rows, rank, ridge=ridge, ridge_basis=ridge_basis).model,
+        held_out=choice.held_out[choice.candidates.index(rank)] if choice else None,
     )
 
 
@@ -318,6 +321,7 @@ def _individual(design: Design, folds: Folds, settings: LadderSettings, ridge: f
         choice=_rows("tau", choice) if choice else [],
         described="one reward per user, shrunk to the shared one",
         refit=lambda rows: fit(rows).model,
+        held_out=choice.held_out[choice.candidates.index(choice.best)] if choice else None,
     )
 
 

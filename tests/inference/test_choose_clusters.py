@@ -1,4 +1,5 @@
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,9 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from pluralign.errors import ConfigError, DataError
+from pluralign.inference import choose_clusters as module
 from pluralign.inference.choose_clusters import choose_clusters
+from pluralign.inference.clusters import screen_users
 from pluralign.inference.folds import folds_by_source
 
 
@@ -57,3 +60,29 @@ def test_candidates_beyond_the_users_are_left_out(clustered):
         stability=False,
     )
     assert [row.n_clusters for row in choice.candidates] == [1, 2]
+
+
+def test_a_half_of_few_users_says_nothing_of_many_clusters(clustered):
+    design, _ = clustered(n_users=4, each=20)
+    own = replace(design, source=design.user)  # a source for each user, so that a half has two of them
+    folds = folds_by_source(own, 2, seed=0)
+    two, three = choose_clusters(own, (2, 3), folds=folds, ridge=1.0, n_starts=1, fold_starts=1).candidates
+    assert -1 <= two.half_agreement <= 1
+    assert math.isnan(three.half_agreement)
+
+
+def test_one_part_of_the_rows_is_held_at_a_time_on_the_features_of_all(clustered, monkeypatch):
+    # Half of the rows may bring a copy of 0.6 of the features: two such copies would be more than the features.
+    design, _ = clustered(n_users=6, each=30)
+    parts = []
+
+    def screen(some, **how):
+        assert not [part for part in parts if part() is not None]
+        assert some.features is design.features
+        if some is not design:
+            parts.append(weakref.ref(some))
+        return screen_users(some, **how)
+
+    monkeypatch.setattr(module, "screen_users", screen)
+    choose_clusters(design, (1, 2), folds=folds_by_source(design, 3, seed=0), ridge=1.0, n_starts=2, fold_starts=2)
+    assert len(parts) == 3 + 2

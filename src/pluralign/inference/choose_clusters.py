@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 from torch import Tensor
 
 from pluralign.errors import ConfigError, DataError
@@ -42,7 +43,8 @@ class ClusterCandidate:
         bic: Of the fit to all rows.
         n_parameters: Of the fit to all rows.
         restart_agreement: Mean adjusted Rand index of the restarts' partitions with the winner's; NaN for K = 1.
-        half_agreement: Adjusted Rand index of the partitions found in two halves of the sources; NaN for K = 1.
+        half_agreement: Adjusted Rand index of the partitions found in two halves of the sources; NaN for K = 1, and
+            where a half has fewer than K users.
         shares: Of the fit to all rows, falling.
     """
 
@@ -134,12 +136,12 @@ def choose_clusters(
 
     part_rounds = 300 if design.dim < EXACT_DIM else ROUNDS_OF_A_PART
 
-    def fitter(some: Design, starts: int, max_rounds: int, *, exact: bool = False) -> Callable[[int], ClustersFit]:
+    def fitter(some: Design, starts: int, max_rounds: int) -> Callable[..., ClustersFit]:
         around = max(ridge if pooled_ridge is None else pooled_ridge, LEAST_RIDGE)
         center = fit_heads(some, ridge=some.features.new_tensor([around]), likelihood=likelihood).theta[0]
         screen = screen_users(some, ridge=ridge, center=center, likelihood=likelihood, seed=seed)
 
-        def fit(n_clusters: int) -> ClustersFit:
+        def fit(n_clusters: int, *, exact: bool = False) -> ClustersFit:
             return fit_clusters(
                 some,
                 n_clusters,
@@ -161,13 +163,18 @@ def choose_clusters(
         fit, n_present = fitter(kept, fold_starts, part_rounds), len(kept.user.unique())
         return (fit(min(k, n_present)).model for k in tried)
 
+    def partitions(half: Design) -> dict[int, np.ndarray]:
+        fit, n_present = fitter(half, fold_starts, part_rounds), len(half.user.unique())
+        return {k: fit(k).model.membership.argmax(1).numpy(force=True) for k in tried if 1 < k <= n_present}
+
     held_out = cross_validate_all(design, models, folds)
     position, evidence = pick_simplest([str(k) for k in tried], held_out)
-    fit, to_the_end = fitter(design, n_starts, 300), fitter(design, n_starts, 300, exact=True)
-    half = [fitter(design.take(part), fold_starts, part_rounds) for part in _halves(design, seed)] if stability else []
-    table, fits = [], {}
+    # All K in one half before the next: fits to a half may copy the features of its items.
+    halves = [partitions(design.take(half)) for half in _halves(design, seed)] if stability else []
+    fit, table, fits = fitter(design, n_starts, 300), [], {}
     for k, row in zip(tried, evidence, strict=True):
-        fits[k] = to_the_end(k) if k == tried[position] else fit(k)
+        fits[k] = fit(k, exact=k == tried[position])
+        twice = [half[k] for half in halves if k in half]
         table.append(
             ClusterCandidate(
                 n_clusters=k,
@@ -178,7 +185,7 @@ def choose_clusters(
                 bic=fits[k].bic,
                 n_parameters=fits[k].n_parameters,
                 restart_agreement=fits[k].agreement,
-                half_agreement=_half_agreement([f(k) for f in half]) if half and k > 1 else math.nan,
+                half_agreement=agreement(*twice) if len(twice) == 2 else math.nan,
                 shares=tuple(fits[k].model.shares.tolist()),
             )
         )
@@ -198,8 +205,3 @@ def _halves(design: Design, seed: int) -> list[Tensor]:
     # A number of its own, so that the halves are not unions of folds.
     halves = folds_by_source(design, 2, seed + 1)
     return [halves.held(0), halves.held(1)]
-
-
-def _half_agreement(fits: Sequence[ClustersFit]) -> float:
-    first, second = (fit.model.membership.argmax(1).numpy(force=True) for fit in fits)
-    return agreement(first, second)

@@ -279,6 +279,11 @@ def test_eager_attention_is_sdpa(base_folder):
     torch.testing.assert_close(read(models[0], SEQUENCES, share=True), read(models[1], SEQUENCES, share=True), **EXACT)
 
 
+def test_whether_rows_can_be_shared_does_not_depend_on_mixed_precision(base_folder):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert make(PersonalPolicy, base_folder).share_limit is None
+
+
 @pytest.mark.parametrize("tuning", ["lora", "full", "frozen"])
 def test_what_a_checkpoint_lacks_is_known(base_folder, tuning, tmp_path):
     model = PersonalPolicy.make(PersonalConfig(base=str(base_folder), users=OWN, user_ids=NAMES, tuning=tuning))

@@ -181,12 +181,23 @@ def test_another_number_of_clusters_is_another_run(base, tmp_path):
         train_cluster_policies(choices(GROUP), base, n_clusters=3, **settings)
 
 
-def test_the_reference_is_computed_in_what_the_adapters_are_trained_in(base, tmp_path):
-    # To bfloat16 sums round as their batches are shaped, so margins begin near 0 and not at it.
+def test_adapters_and_reference_are_read_at_one_precision(base, tmp_path, monkeypatch):
+    # No step moves an adapter, so each policy is the reference: read in the same batches, every margin is 0.
     given = {f"user {i}": int(g) for i, g in enumerate(GROUP)}
-    args = {**ARGS, "bf16": True, "max_steps": 1}
-    train_cluster_policies(choices(GROUP), base, args=args, assignment=given, max_rounds=0, cache=tmp_path)
-    assert [folder.name.endswith("-bfloat16") for folder in tmp_path.iterdir()] == [True]
+    args = {**ARGS, "bf16": True, "max_steps": 1, "learning_rate": 0.0}
+    settings = {"args": args, "assignment": given, "max_rounds": 1, "refit": False, "out": tmp_path / "out"}
+    table = choices(GROUP)
+    found = train_cluster_policies(table, base, cache=tmp_path / "cache", **settings)
+    assert [folder.name.endswith("-bfloat16") for folder in (tmp_path / "cache").iterdir()] == [True]
+    assert found.rounds[0].log_likelihood == pytest.approx(table.n_decisions * np.log(0.5), abs=1e-9)
+    # A run that goes on trains nothing before it assigns users.
+    monkeypatch.setattr(PreferenceTrainer, "train", None)
+    again = train_cluster_policies(table, base, cache=tmp_path / "cache", **settings)
+    assert again.rounds == found.rounds
+    # What was trained and what is read from its folder compute alike, and can have one cache.
+    loaded = ClusterPolicies.load(tmp_path / "out", device="cpu")
+    for policies in (found, loaded):
+        assert not policies.margins(table, cache=tmp_path / "later").any()
 
 
 def test_one_cluster_is_the_pooled_policy(base, tmp_path):

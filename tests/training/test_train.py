@@ -15,6 +15,7 @@ from pluralign.comparisons import read
 from pluralign.comparisons.table import from_columns
 from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.personal import PersonalPolicy
+from pluralign.policies.policy import Policy
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.settings import PolicySettings, RewardSettings, changed
 from pluralign.training.train import last_checkpoint, make_arguments, train_policy, train_reward
@@ -117,13 +118,16 @@ def test_other_weights_or_another_rounding_are_another_run(tmp_path, comparisons
 
 def test_mixed_precision_begins_at_the_reference(base_folder, comparisons, tmp_path):
     for bf16 in (False, True):
-        train_policy(
+        model, tokenizer = train_policy(
             comparisons, base_folder, out=tmp_path / str(bf16), cache=tmp_path / "cache", lora=LORA,
             users={"kind": "uniform", "n_tokens": 0}, alpha=0.0,
             args={**ARGS, "use_cpu": True, "bf16": bf16, "learning_rate": 0.0, "max_steps": 1},
         )  # fmt: skip
         first = json.loads((tmp_path / str(bf16) / "training.json").read_text())[0]
         assert abs(first["margin_generic"]) < 1e-4  # 4e-3 where the reference alone is in float32
+        said = (["say a:"], [" yes"], [None])
+        after, loaded = Policy(model, tokenizer), Policy.load(tmp_path / str(bf16), device="cpu")
+        np.testing.assert_array_equal(after.log_prob(*said), loaded.log_prob(*said))
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 

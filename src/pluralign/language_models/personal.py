@@ -224,7 +224,8 @@ class PersonalModel(PreTrainedModel):
                 packed = pack(sequences, place="none", vocab_size=embedding.num_embeddings, n_tokens=0, share=share).to(
                     embedding.weight.device
                 )
-                with torch.no_grad():
+                # Under autocast the two would differ by its rounding.
+                with torch.no_grad(), torch.autocast(embedding.weight.device.type, enabled=False):
                     hidden = self.read(body, packed).last_hidden_state
                 states.append(hidden[packed.end_row, packed.end_column].float())
         except Exception:  # an architecture raises what it likes at a mask that it does not know

@@ -28,6 +28,7 @@ from pluralign.likelihoods import Logit
 from pluralign.training.data import PairDataset
 from pluralign.training.margins import row_margins
 from pluralign.training.settings import PolicySettings
+from pluralign.training.train import autocast_dtype, train_in_its_precision
 from pluralign.training.trainer import PreferenceTrainer
 from pluralign.types import FloatArray, IntArray
 from pluralign.users import UNKNOWN
@@ -147,15 +148,20 @@ class Alternation:
         trainer = PreferenceTrainer(
             self.model, self.args, self.settings, train=PairDataset(tokens=rows, reference=self.reference)
         )
-        trainer.train()
+        train_in_its_precision(trainer)
         return copy_values(self.model)
 
     def user_log_prob(self, adapters: tuple[Values, ...]) -> FloatArray:
-        """Log-likelihood of each user's decisions under each adapter, in nats, (users, adapters)."""
+        """Log-likelihood of each user's decisions under each adapter, in nats, (users, adapters).
+
+        Adapters are read at the precision of their training, at which the reference was computed.
+        """
         columns = []
+        autocast = autocast_dtype(self.args)
         for values in adapters:
             load_values(self.model, values)
-            columns.append(cluster_margins(self.model, self.tokens, self.reference, self.settings.beta))
+            with torch.autocast(self.model.device.type, dtype=autocast, enabled=autocast is not None):
+                columns.append(cluster_margins(self.model, self.tokens, self.reference, self.settings.beta))
         log_prob = decision_log_probs(self.comparisons, np.stack(columns, axis=1)).numpy()
         if self.judged is not None:
             log_prob = log_prob * self.judged[:, None]

@@ -206,8 +206,21 @@ def run(trainer: Trainer, note: dict[str, Any], *, resume: bool = True) -> None:
     args, checkpoints = trainer.args, Path(trainer.args.output_dir)
     with args.main_process_first(desc="looking for a run to go on with"):
         last = find_run(checkpoints, note, resume) if args.process_index == 0 else last_checkpoint(checkpoints)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    train_in_its_precision(trainer, None if last is None else str(last))
     trainer.accelerator.wait_for_everyone()
+
+
+def train_in_its_precision(trainer: Trainer, checkpoint: str | None = None) -> None:
+    """Train, and have the model compute as it did before.
+
+    Under mixed precision the Trainer wraps the model's forward for good. What is then made of the model would be
+    computed at another precision than by the same model read from its folder, and a reference be kept under the other
+    one's name.
+    """
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
 def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str | Path) -> TrainingArguments:

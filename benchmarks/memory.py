@@ -1,4 +1,4 @@
-"""Peak memory of every rung, and of the ladder in one call, in multiples of the feature matrix.
+"""Peak memory of every rung, and of the ladder in one call, in multiples of the feature matrix; seconds of CPU too.
 
     python benchmarks/memory.py                          # 100,000 comparisons x 384 features x 1,000 users
     python benchmarks/memory.py --rows 20000 --rungs pooled basis ladder
@@ -11,6 +11,7 @@ its choices, the ridge excepted, on four folds by source. Linux only, for the pe
 import argparse
 import multiprocessing
 from pathlib import Path
+from time import process_time
 
 import torch
 
@@ -30,16 +31,17 @@ def main() -> None:
     given = parser.parse_args()
     size = given.rows * given.dim * 4 / MIB
     print(f"{given.rows:,} comparisons, {given.rows:,} items x {given.dim} ({size:.0f} MiB), {given.users:,} users")
-    print(f"{'':18s} {'with data':>12s} {'at the peak':>12s} {'x features':>12s}")
+    print(f"{'':18s} {'with data':>12s} {'at the peak':>12s} {'x features':>12s} {'CPU':>10s}")
     apart = multiprocessing.get_context("spawn")
     for rung in given.rungs:
         with apart.Pool(1) as pool:
-            data, peak = pool.apply(measure, (rung, given))
-        print(f"{rung:18s} {data / MIB:8.0f} MiB {peak / MIB:8.0f} MiB {peak / MIB / size:12.2f}", flush=True)
+            data, peak, seconds = pool.apply(measure, (rung, given))
+        row = f"{rung:18s} {data / MIB:8.0f} MiB {peak / MIB:8.0f} MiB {peak / MIB / size:12.2f} {seconds:8.1f} s"
+        print(row, flush=True)
 
 
-def measure(rung: str, given: argparse.Namespace) -> tuple[int, int]:
-    """Bytes above the imports' with the data there, and at the peak of the fit."""
+def measure(rung: str, given: argparse.Namespace) -> tuple[int, int, float]:
+    """Bytes above the imports' with the data there, and at the peak of the fit; seconds of CPU that the fit took."""
     empty = resident("VmRSS")
     design = make_design(given)
     folds = folds_by_source(design, 4, 0)
@@ -48,8 +50,9 @@ def measure(rung: str, given: argparse.Namespace) -> tuple[int, int]:
     settings = LadderSettings(
         ridge=10.0, clusters=tuple(range(1, given.clusters + 1)), starts=given.starts, ranks=(0, 1, 2, 4)
     )
+    began = process_time()
     fit_ladder(design, folds, settings, RUNGS if rung == "ladder" else (rung,))
-    return data - empty, resident("VmHWM") - empty
+    return data - empty, resident("VmHWM") - empty, process_time() - began
 
 
 def make_design(given: argparse.Namespace) -> Design:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from pluralign.cli.language import read_rows, write_rows
-from pluralign.cli.language_settings import find_base, hold
+from pluralign.cli.language_settings import find_base, hold, read_values
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.personal import PersonalPolicy
@@ -287,7 +287,14 @@ def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):
         (["--users", "text"], "hint: give --describe"),
         (["--clusters", 3], "hint: --clusters K is for --users cluster"),
         (["--users", "basis", "--rank", 2, "--clusters", 3], "n_clusters is given, but users are basis"),
-        (["--set", "alpha=half"], "a setting has a value of another kind"),
+        (["--set", "alpha=half"], 'alpha is "half"; it must be a number'),
+        (["--set", "seed=abc"], 'seed is "abc"; it must be a whole number'),
+        (["--set", "users=5"], "users is 5; it must be a text or a table"),
+        (["--set", "users={kind: basis, rank: two}"], 'users: rank is "two"; it must be a whole number'),
+        (["--set", "lora={r: abc}"], 'lora: r is "abc"; it must be a whole number'),
+        (["--set", "lora={rank: 4}"], "lora: unknown setting rank"),
+        (["--set", "max_prompt=2.5"], "max_prompt is 2.5; it must be a whole number or nothing"),
+        (["--set", "max_steps=abc"], 'max_steps is "abc"; it must be a whole number'),
         (["--hold-out", 1], "--hold-out is 1; it must be at least 0 and below 1"),
         (["--set", "eval_strategy=steps", "--set", "use_cpu=true"], "a command evaluates once, at the end"),
         (
@@ -300,6 +307,43 @@ def test_bad_settings_are_named(run, base, texts, tmp_path, arguments, message):
     done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", *arguments)
     assert done.code == 2
     assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "message"),
+    [
+        ("train-clusters", "n_starts: abc", 'n_starts is "abc"; it must be a whole number'),
+        ("train-clusters", "held_out: some", 'held_out is "some"; it must be a number'),
+        ("train-clusters", "refit: maybe", 'refit is "maybe"; it must be true or false'),
+        ("train-clusters", "cache: 3", "cache is 3; it must be a text or nothing"),
+        ("train-clusters", "beta: abc", 'beta is "abc"; it must be a number'),
+        ("train-clusters", "users: abc", 'users is "abc"; it must be a table'),
+        ("train-clusters", "loading: abc", 'loading is "abc"; it must be a table or nothing'),
+        ("train-clusters", "learning_rate: abc", 'learning_rate is "abc"; it must be a number'),
+        ("train-reward", "centring: abc", 'centring is "abc"; it must be a number'),
+        ("train-reward", "bf16: maybe", 'bf16 is "maybe"; it must be true or false'),
+        ("train-reward", "users: latent\nlatent: 3", "latent is 3; it must be a table"),
+        ("train-reward", "users: latent\nlatent: {steps: abc}", 'latent: steps is "abc"; it must be a whole number'),
+        ("train-reward", "users: latent\nridge: abc", 'ridge is "abc"; it must be a number or nothing'),
+    ],
+)
+def test_values_of_another_kind_are_named(run, base, texts, tmp_path, command, setting, message):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"{setting}\nuse_cpu: true\n")
+    arguments = [command, texts, "--base", base, "--out", tmp_path / "m"]
+    by_set = [part for line in setting.splitlines() for part in ("--set", line.replace(": ", "=", 1))]
+    for given in (["--config", config], by_set):
+        done = run(*arguments, *given)
+        assert done.code == 2
+        assert f"error: {message}" in " ".join(done.err.split())
+    assert not (tmp_path / "m").exists()
+
+
+def test_flags_read_numbers_and_nothing():
+    assert read_values({"a": "1e3", "b": "2E-1", "c": {"d": "null", "e": "1e"}, "f": 2}) == {
+        "a": 1000, "b": 0.2, "c": {"d": None, "e": "1e"}, "f": 2
+    }  # fmt: skip
+    assert isinstance(read_values("1e3"), int)
 
 
 def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_path, monkeypatch):

@@ -20,17 +20,18 @@ from pluralign.cli import language_clusters
 from pluralign.cli.commands import Source
 from pluralign.cli.language_settings import (
     arguments,
-    check_kinds,
+    check_tables,
     check_users,
     described,
     find_base,
     hard_clusters,
     hold,
     joined,
-    read_numbers,
+    read_values,
 )
 from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
 from pluralign.comparisons import Comparisons
+from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError, DataError
 from pluralign.files import replacing, write_json
 from pluralign.studies.settings import read_yaml
@@ -65,9 +66,11 @@ def train(
     from pluralign.training.train import train_policy, train_reward
 
     comparisons = source.load()
-    given: dict[str, Any] = read_numbers((read_yaml(config) if config else {}) | dict(more))
+    given: dict[str, Any] = read_values((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
     users = given.pop("users", {})
+    if not isinstance(users, str | Mapping):
+        raise ConfigError(f"users is {show(users)}; it must be a text or a table")
     users = {"kind": users} if isinstance(users, str) else dict(users)
     users |= {ours: flags[name] for name, ours in USERS.items() if flags.get(name) is not None}
     latent = what == "reward" and users.get("kind") == LATENT
@@ -80,11 +83,10 @@ def train(
     if users:
         given["users"] = users if latent else {"kind": "individual", "n_tokens": 1, **users}
         check_users(given["users"])
-    check_kinds(kind, {name: value for name, value in given.items() if name in known})
+    kind(**{name: value for name, value in given.items() if name in known})  # tried before anything long begins
+    check_tables(given)
     comparisons, held = hold(comparisons, hold_out, int(given.get("seed", 0)))
     call: Any = train_latent_reward if latent else train_reward if what == "reward" else train_policy
-    if not isinstance(given.get("loading", {}), dict):
-        raise ConfigError("loading is no table", hint="as in --set 'loading={dtype: float32, revision: main}'")
     known |= {"eval", "loading"}
     given["eval"] = held  # looked at before the training: a row may be too long for the model
     with redirect_stdout(sys.stderr):  # the Trainer prints its log on stdout

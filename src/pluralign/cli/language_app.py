@@ -250,7 +250,7 @@ def train_clusters(
     """Train one policy per cluster by DPO and assign users to them, in turns (2601.20760, Algorithm 1).
 
     Each OUT/cluster-K/adapter is an ordinary LoRA adapter. `generate`, `evaluate` and `export` take OUT as a whole.
-    --set and --config reach features, n_starts, refit and cache too.
+    --set and --config reach features, n_starts, refit, cache and loading too.
 
     \b
       pluralign train-clusters rows.jsonl --base MODEL --clusters 2 --held-out 0.2 --out models/clusters

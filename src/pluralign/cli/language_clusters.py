@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pluralign.cli.commands import Source
-from pluralign.cli.language_settings import arguments, check_kinds, find_base, hard_clusters, joined, read_numbers
+from pluralign.cli.language_settings import arguments, check_tables, find_base, hard_clusters, joined, read_values
 from pluralign.cli.printing import print_json, stdout
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError
@@ -33,6 +33,7 @@ OF_CLUSTERS = (
     "held_out",
     "refit",
     "cache",
+    "loading",
     "seed",
 )
 
@@ -50,14 +51,16 @@ def train(
     json: bool,
 ) -> None:
     from pluralign.training.cluster_policies import train_cluster_policies
-    from pluralign.training.settings import PolicySettings
+    from pluralign.training.settings import PolicySettings, check_kinds
 
     comparisons = source.load()
-    given: dict[str, Any] = read_numbers((read_yaml(config) if config else {}) | dict(more))
+    given: dict[str, Any] = read_values((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None}
     known = {*OF_CLUSTERS, *(each.name for each in fields(PolicySettings))}
     own = {name: value for name, value in given.items() if name in known}
-    check_kinds(PolicySettings, {name: value for name, value in own.items() if name not in OF_CLUSTERS})
+    check_kinds(train_cluster_policies, own)
+    PolicySettings(**{name: value for name, value in own.items() if name not in OF_CLUSTERS})  # tried, as those are
+    check_tables(own)
     if clusters_from is not None:
         found = hard_clusters(clusters_from)
         n_clusters = {name: own[name] for name in ("n_clusters",) if name in own}

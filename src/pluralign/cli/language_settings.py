@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,6 @@ from pluralign.cli.printing import stderr
 from pluralign.comparisons import Comparisons, split_by_source
 from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from pluralign.training.settings import Settings
 
 EMBEDDED = "embedded"
 # What a kind of users cannot do without, and the flag that gives it.
@@ -111,13 +109,14 @@ def hold(comparisons: Comparisons, share: float, seed: int) -> tuple[Comparisons
     return comparisons.take(split.train), comparisons.take(split.test)
 
 
-def read_numbers(value: Any) -> Any:
-    """Numbers such as 1e-4, which YAML takes for texts, as numbers, however deep."""
+def read_values(value: Any) -> Any:
+    """Numbers such as 1e-4, which YAML takes for texts, as numbers, and `null` of a flag as None, however deep."""
     if isinstance(value, Mapping):
-        return {name: read_numbers(each) for name, each in value.items()}
-    return (
-        float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE) else value
-    )
+        return {name: read_values(each) for name, each in value.items()}
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
+        number = float(value)
+        return int(number) if number.is_integer() else number
+    return None if value == "null" else value
 
 
 def joined(users: dict[str, Any], found: Mapping[str, Any], flag: str) -> dict[str, Any]:
@@ -135,13 +134,34 @@ def joined(users: dict[str, Any], found: Mapping[str, Any], flag: str) -> dict[s
     return {**users, **found}
 
 
+def check_tables(given: Mapping[str, Any]) -> None:
+    """Check what is passed on to other libraries.
+
+    Raises:
+        ConfigError: It is no table, or PEFT has no such setting or takes no such value.
+    """
+    if not isinstance(given.get("loading", {}), Mapping):
+        raise ConfigError("loading is no table", hint="as in --set 'loading={dtype: float32, revision: main}'")
+    lora = given.get("lora")
+    if isinstance(lora, Mapping):
+        from peft import LoraConfig
+
+        from pluralign.training.settings import check_kinds
+
+        unknown = sorted(set(lora) - {each.name for each in fields(LoraConfig)})
+        if unknown:
+            raise ConfigError(f"lora: unknown setting {unknown[0]}", hint="peft.LoraConfig says what there is")
+        check_kinds(LoraConfig, lora, of="lora: ")
+
+
 def check_users(users: Mapping[str, Any]) -> None:
-    """Name the flag that a user model lacks, or the user model that a flag is for.
+    """Name the flag that a user model lacks, the user model that a flag is for, or a value that cannot be.
 
     Raises:
         ConfigError: There is one.
     """
     from pluralign.language_models.user_tokens import KINDS
+    from pluralign.training.settings import check_kinds
 
     kind = users["kind"]
     for each, (setting, flag) in NEEDED.items():
@@ -149,15 +169,5 @@ def check_users(users: Mapping[str, Any]) -> None:
             raise ConfigError(f"users are {kind}, but {setting} is not given", hint=f"give {flag}")
         if kind in KINDS and kind != each and setting in users:
             raise ConfigError(f"{setting} is given, but users are {kind}", hint=f"{flag} is for --users {each}")
-
-
-def check_kinds(kind: type[Settings], given: Mapping[str, Any]) -> None:
-    """Try settings, as `--set` and a YAML file give them, before anything long begins.
-
-    Raises:
-        ConfigError: One is not accepted, or is a text where a number is due.
-    """
-    try:
-        kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"a setting has a value of another kind: {str(error).splitlines()[0]}") from None
+    if kind in KINDS:
+        check_kinds(KINDS[kind].__init__, users, of="users: ")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from pluralign.comparisons import Comparisons, split_by_source
+from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError, DataError
 from pluralign.features import Design, Standardizer, encode, used_items
 from pluralign.files import write_json
@@ -37,7 +38,7 @@ from pluralign.language_models.tokens import tokenize
 from pluralign.training.latent_data import Contexts, TargetCollator, TargetDataset
 from pluralign.training.latent_reward import LatentReward, context_design
 from pluralign.training.latent_tower import LatentHead, LatentTower, TowerEncoder
-from pluralign.training.settings import Settings, changed
+from pluralign.training.settings import Settings, changed, check_kinds
 from pluralign.training.train import make_arguments, make_config, prepare, run, run_key
 from pluralign.training.trainer import OWN, PreferenceTrainer, Terms
 from pluralign.users import UNKNOWN
@@ -70,6 +71,9 @@ class LatentRewardSettings(Settings):
         """Check."""
         super().__post_init__()
         if not isinstance(self.latent, LatentSettings):
+            if not isinstance(self.latent, Mapping):
+                raise ConfigError(f"latent is {show(self.latent)}; it must be a table")
+            check_kinds(LatentSettings, self.latent, of="latent: ")
             try:
                 given = LatentSettings(**{"seed": self.seed, **self.latent})
             except TypeError as error:

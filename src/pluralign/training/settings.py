@@ -10,12 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError
 from pluralign.training.objectives import check_loss
 
 Chosen = TypeVar("Chosen", bound="Settings")
+# What a value of an annotation is, and what we call it.
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((Integral,), "a whole number"),
+    float: ((Real,), "a number"),
+    str: ((str, PathLike), "a text"),
+    Path: ((str, PathLike), "a text"),
+    list: ((list, tuple), "a list"),
+    dict: ((Mapping,), "a table"),
+    Mapping: ((Mapping,), "a table"),
+    NoneType: ((NoneType,), "nothing"),
+}
 
 
 def one_token_each() -> dict[str, Any]:
@@ -64,6 +81,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check."""
+        check_kinds(type(self), vars(self))
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is {self.alpha}; it must be between 0 and 1")
         for name, known in (
@@ -138,3 +156,31 @@ def changed(settings: Chosen, changes: Mapping[str, Any]) -> Chosen:
         if name not in known:
             raise ConfigError(f"unknown setting {name}; known: {', '.join(sorted(known))}")
     return replace(settings, **changes)
+
+
+def check_kinds(owner: Any, given: Mapping[str, Any], *, of: str = "") -> None:
+    """Check that values are numbers, texts, tables, ... where annotations say so; other annotations are not looked at.
+
+    Args:
+        owner: The dataclass or function whose fields or arguments they are.
+        given: The values, by name.
+        of: What stands before the name in the message.
+
+    Raises:
+        ConfigError: One is of another kind.
+    """
+    hints = get_type_hints(owner)
+    for name, value in given.items():
+        hint = hints.get(name, Any)
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds = [get_origin(each) or each for each in parts]
+        if not all(kind in KINDS for kind in kinds) or any(_is(value, kind) for kind in kinds):
+            continue
+        words = " or ".join(dict.fromkeys(KINDS[kind][1] for kind in kinds))
+        raise ConfigError(f"{of}{name} is {show(value)}; it must be {words}")
+
+
+def _is(value: object, kind: Any) -> bool:
+    if isinstance(value, bool):  # which is a number to Python
+        return kind is bool
+    return isinstance(value, KINDS[kind][0])

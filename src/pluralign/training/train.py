@@ -31,7 +31,7 @@ from pluralign.language_models.user_tokens import ClusterTokens, TextTokens
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.data import PairDataset
 from pluralign.training.reference import default_cache_dir, model_key, reference_log_probs, shard_key
-from pluralign.training.settings import PolicySettings, RewardSettings, Settings, changed
+from pluralign.training.settings import PolicySettings, RewardSettings, Settings, changed, check_kinds
 from pluralign.training.trainer import PreferenceTrainer
 
 logger = logging.getLogger(__name__)
@@ -233,6 +233,7 @@ def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str 
         mine = copy.copy(args)
         mine.remove_unused_columns = False
         return mine
+    check_kinds(TrainingArguments, args or {})
     given = {"output_dir": str(Path(out) / CHECKPOINTS), **ARGUMENTS, **(args or {}), "remove_unused_columns": False}
     try:
         return TrainingArguments(**given)

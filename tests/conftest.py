@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ settings.register_profile("pluralign", deadline=None, derandomize=True, max_exam
 settings.load_profile("pluralign")
 
 DATA = Path(os.environ.get("PLURALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: accelerate calls it at every training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

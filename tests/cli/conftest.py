@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -24,20 +26,38 @@ def fast(whole_runs: None) -> None:
     """Every test of this folder runs whole studies."""
 
 
-@pytest.fixture
-def run(monkeypatch, capsys) -> Callable[..., Finished]:
-    def call(*arguments: object) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["pluralign", *map(str, arguments)])
-        capsys.readouterr()
+def call(*arguments: object) -> int:
+    """Run a command; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pluralign", *map(str, arguments)])
         try:
             main()
-            code = 0
         except SystemExit as stop:
-            code = 0 if stop.code is None else int(stop.code)
+            return 0 if stop.code is None else int(stop.code)
+    return 0
+
+
+@pytest.fixture
+def run(capsys) -> Callable[..., Finished]:
+    def called(*arguments: object) -> Finished:
+        capsys.readouterr()
+        code = call(*arguments)
         captured = capsys.readouterr()
         return Finished(code, captured.out, captured.err)
 
-    return call
+    return called
+
+
+@pytest.fixture(scope="module")
+def run_once() -> Callable[..., Finished]:
+    """As `run`, for what several tests look at."""
+
+    def called(*arguments: object) -> Finished:
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            code = call(*arguments)
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    return called
 
 
 @pytest.fixture(scope="session")

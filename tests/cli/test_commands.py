@@ -12,13 +12,21 @@ from pluralign.rewards import LinearReward
 FEW = ["--rungs", "pooled,cluster", "--seeds", "1", "--max-clusters", "2", "--starts", "2"]
 
 
-@pytest.fixture
-def fitted(run, numbers, tmp_path):
+@pytest.fixture(scope="module")
+def fitted(run_once, numbers, tmp_path_factory):
     """Folders of a pooled model and of clusters."""
-    assert run("fit", numbers, "--out", tmp_path / "pooled").code == 0
+    folder = tmp_path_factory.mktemp("fitted")
+    assert run_once("fit", numbers, "--out", folder / "pooled").code == 0
     arguments = ("--users", "cluster", "--clusters", 2, "--soft", "--starts", 2, "--ridge", 1)
-    assert run("fit", numbers, *arguments, "--out", tmp_path / "cluster").code == 0
-    return tmp_path
+    assert run_once("fit", numbers, *arguments, "--out", folder / "cluster").code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studied(run_once, numbers, tmp_path_factory):
+    """What `study` said, and its folder."""
+    folder = tmp_path_factory.mktemp("studied")
+    return run_once("study", numbers, "--out", folder, *FEW), folder
 
 
 def test_fit_prints_one_json_object_and_nothing_else(run, numbers):
@@ -52,23 +60,23 @@ def test_fit_says_what_it_fitted(run, numbers):
     assert "360 comparisons of 12 users" in done.out
 
 
-def test_study_writes_and_prints_its_verdict(run, numbers, tmp_path):
-    done = run("study", numbers, "--out", tmp_path, *FEW)
+def test_study_writes_and_prints_its_verdict(run, studied, numbers):
+    done, folder = studied
     assert done.code == 0, done.err
-    verdict = json.loads((tmp_path / "results.json").read_text())["verdict"]
+    verdict = json.loads((folder / "results.json").read_text())["verdict"]
     assert f"{verdict['answer'].capitalize()}." in done.out
-    assert (tmp_path / "report.html").is_file()
+    assert (folder / "report.html").is_file()
     assert "models in" in done.out
-    again = run("study", numbers, "--out", tmp_path, *FEW, "--json")
-    assert json.loads(again.out) == json.loads((tmp_path / "results.json").read_text())
-    assert json.loads(run("evaluate", tmp_path / "models" / "pooled", numbers, "--json").out)["n_comparisons"] == 360
+    again = run("study", numbers, "--out", folder, *FEW, "--json")
+    assert json.loads(again.out) == json.loads((folder / "results.json").read_text())
+    assert json.loads(run("evaluate", folder / "models" / "pooled", numbers, "--json").out)["n_comparisons"] == 360
 
 
-def test_a_yaml_file_says_what_flags_say_and_flags_win(run, numbers, tmp_path):
+def test_a_yaml_file_says_what_flags_say_and_flags_win(run, studied, numbers, tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("rungs: [pooled, cluster]\nseeds: 1\nclusters: [1, 2]\nstarts: 2\nlevel: 0.9\nseed: 5\n")
     by_file = json.loads(run("study", numbers, "--config", config, "--seed", 0, "--json").out)
-    by_flags = json.loads(run("study", numbers, *FEW, "--json").out)
+    by_flags = json.loads((studied[1] / "results.json").read_text())
     assert by_file["settings"] == by_flags["settings"] | {"level": 0.9}
     assert by_file["seeds"] == by_flags["seeds"]
 

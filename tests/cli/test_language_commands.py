@@ -12,13 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from pluralign.cli.language import read_rows, write_rows
 from pluralign.cli.language_settings import find_base, hold, read_values
-from pluralign.comparisons import read
+from pluralign.comparisons import read, write_jsonl
 from pluralign.errors import ConfigError, DataError
 from pluralign.language_models.personal import PersonalPolicy
 from pluralign.training.cluster_policies import train_cluster_policies
 from pluralign.training.train import train_policy
 
 from ..tiny_models import VOCABULARY, save_tiny_llama
+from ..training.conftest import make_tastes
 
 ROW = {"prompt": "Say it", "chosen": "yes", "rejected": "no", "user": "ann"}
 QUICK = ["--set", "max_steps=2", "--set", "use_cpu=true", "--batch-size", 4]
@@ -27,6 +28,14 @@ QUICK = ["--set", "max_steps=2", "--set", "use_cpu=true", "--batch-size", 4]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return save_tiny_llama(tmp_path_factory.mktemp("base") / "llama", max_position_embeddings=1024)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A file of 72 comparisons of a few letters, which is what a model of bytes reads soon."""
+    file = tmp_path_factory.mktemp("texts") / "rows.jsonl"
+    write_jsonl(make_tastes(6, 12), file)
+    return file
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,8 @@ def test_adapters_and_reference_are_read_at_one_precision(base, tmp_path, monkey
 
 
 def test_one_cluster_is_the_pooled_policy(base, tmp_path):
-    found = train(base, choices(GROUP), tmp_path, n_clusters=1, assignment={f"user {i}": 0 for i in range(7)})
+    given = {f"user {i}": 0 for i in range(7)}
+    found = train(base, choices(GROUP), tmp_path, n_clusters=1, assignment=given, max_rounds=1)
     for name, value in found.generic.items():
         assert torch.equal(found.adapters[0][name], value)
 
@@ -215,12 +216,13 @@ def test_without_rounds_users_stay_where_a_study_put_them(base, tmp_path):
 
 def test_an_empty_cluster_takes_who_is_served_worst(base, tmp_path):
     # Everybody in cluster 0: cluster 1 is the base model, whose margins are 0, and the minority prefers that.
-    found = train(base, choices(GROUP), tmp_path, assignment={f"user {i}": 0 for i in range(7)}, max_rounds=3)
+    given = {f"user {i}": 0 for i in range(7)}
+    found = train(base, choices(GROUP), tmp_path, assignment=given, max_rounds=3, refit=False)
     assert adjusted_rand_score(GROUP, found.cluster) == 1
 
 
 def test_soft_clusters_find_the_groups(base, tmp_path):
-    found = train(base, choices(GROUP), tmp_path, soft=True, start="features", max_rounds=2)
+    found = train(base, choices(GROUP), tmp_path, soft=True, start="features", max_rounds=2, refit=False)
     assert adjusted_rand_score(GROUP, found.cluster) == 1
     np.testing.assert_allclose(found.membership.sum(1), 1)
 
@@ -247,7 +249,7 @@ def test_held_out_choices_are_not_trained_on(base, tmp_path):
     rejected = np.where(judged, table.chosen, table.rejected)
     turned = replace(table, chosen=chosen, rejected=rejected)
     given = {f"user {i}": int(g) for i, g in enumerate(GROUP)}
-    found = train(base, turned, tmp_path, assignment=given, max_rounds=1, held_out=0.5)
+    found = train(base, turned, tmp_path, assignment=given, max_rounds=1, held_out=0.5, refit=False)
     assert found.cluster.tolist() == (1 - GROUP).tolist()  # by the turned choices each fits the other cluster
 
 

@@ -1,90 +1,26 @@
 """Language models from the command line: train, evaluate, write, score."""
 
 import json
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from pluralign.cli.language import read_rows, write_rows
 from pluralign.cli.language_settings import find_base, hold, read_values
-from pluralign.comparisons import read, write_jsonl
+from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
-from pluralign.language_models.personal import PersonalPolicy
-from pluralign.training.cluster_policies import train_cluster_policies
-from pluralign.training.train import train_policy
 
-from ..tiny_models import VOCABULARY, save_tiny_llama
-from ..training.conftest import make_tastes
+from ..tiny_models import VOCABULARY
+from .conftest import n_compared
 
 ROW = {"prompt": "Say it", "chosen": "yes", "rejected": "no", "user": "ann"}
 QUICK = ["--set", "max_steps=2", "--set", "use_cpu=true", "--batch-size", 4]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return save_tiny_llama(tmp_path_factory.mktemp("base") / "llama", max_position_embeddings=1024)
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """A file of 72 comparisons of a few letters, which is what a model of bytes reads soon."""
-    file = tmp_path_factory.mktemp("texts") / "rows.jsonl"
-    write_jsonl(make_tastes(6, 12), file)
-    return file
-
-
-@pytest.fixture(scope="module")
-def policy(base, texts, tmp_path_factory):
-    """A policy for the six users of `texts`."""
-    out = tmp_path_factory.mktemp("models") / "policy"
-    train_policy(read(texts), base, out=out, args={"max_steps": 2, "use_cpu": True, "disable_tqdm": True})
-    return out
-
-
-@pytest.fixture(scope="module")
-def clusters(base, texts, tmp_path_factory):
-    """Policies of two clusters for the six users of `texts`, the second of them in cluster 1."""
-    out = tmp_path_factory.mktemp("models") / "clusters"
-    table = read(texts)
-    given = {name: int(i == 1) for i, name in enumerate(table.user_ids)}
-    args = {
-        "max_steps": 2,
-        "learning_rate": 0.05,
-        "per_device_train_batch_size": 4,
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    train_cluster_policies(table, base, out=out, args=args, assignment=given, max_rounds=0)
-    return out
-
-
-@pytest.fixture
-def read_by_reference(monkeypatch, tmp_path) -> list[int]:
-    """How many sequences each pass of a reference reads, which keeps them in a folder of its own."""
-    monkeypatch.setenv("PLURALIGN_CACHE", str(tmp_path / "cache"))
-    forward, read = PersonalPolicy.forward, []
-
-    def counted(model, **batch):
-        if any(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer)):
-            read.append(len(batch["branch"]))
-        return forward(model, **batch)
-
-    monkeypatch.setattr(PersonalPolicy, "forward", counted)
-    return read
-
-
-def n_compared(table) -> int:
-    """Responses that some row compares."""
-    return len(np.unique([table.chosen, table.rejected]))
-
-
-def test_train_dpo_prints_one_json_object_with_the_held_out_accuracy(run, base, texts, tmp_path, read_by_reference):
-    done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", *QUICK, "--hold-out", 0.3, "--json")
+def test_train_dpo_prints_one_json_object_with_the_held_out_accuracy(run, base, letters, tmp_path, read_by_reference):
+    done = run("train-dpo", letters, "--base", base, "--out", tmp_path / "m", *QUICK, "--hold-out", 0.3, "--json")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
     found = json.loads(done.out)
@@ -93,7 +29,7 @@ def test_train_dpo_prints_one_json_object_with_the_held_out_accuracy(run, base, 
     assert found["held_out"]["n_decisions"] + found["n_comparisons"] == 72
     assert json.loads((tmp_path / "m" / "evaluation.json").read_text()) == found["held_out"]
     # What is held out is read before the training, which looks at it, and not again for its evaluation.
-    assert sum(read_by_reference) == n_compared(read(texts))
+    assert sum(read_by_reference) == n_compared(read(letters))
 
 
 def test_a_policy_writes_for_users_clusters_and_strangers(run, policy, tmp_path):
@@ -122,9 +58,9 @@ def test_a_name_that_a_policy_does_not_know_is_refused(run, policy):
     assert "--stranger" in done.err
 
 
-def test_a_reward_model_scores_a_file_and_chooses_the_best_of_several(run, base, policy, texts, tmp_path):
+def test_a_reward_model_scores_a_file_and_chooses_the_best_of_several(run, base, policy, letters, tmp_path):
     out = tmp_path / "reward"
-    done = run("train-reward", texts, "--base", base, "--out", out, "--head", "late", *QUICK, "--hold-out", 0)
+    done = run("train-reward", letters, "--base", base, "--out", out, "--head", "late", *QUICK, "--hold-out", 0)
     assert done.code == 0, done.err
     user = json.loads((out / "pluralign.json").read_text())["user_ids"][0]
     file = tmp_path / "rows.jsonl"
@@ -140,23 +76,23 @@ def test_a_reward_model_scores_a_file_and_chooses_the_best_of_several(run, base,
     assert best["of"] == 4
 
 
-def test_evaluate_reads_what_a_folder_holds(run, policy, texts):
-    done = run("evaluate", policy, texts, "--json")
+def test_evaluate_reads_what_a_folder_holds(run, policy, letters):
+    done = run("evaluate", policy, letters, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["n_decisions"] == 72
     assert found["beta"] == 0.5
-    assert "policy, by its implicit reward" in run("evaluate", policy, texts).out
+    assert "policy, by its implicit reward" in run("evaluate", policy, letters).out
 
 
-def test_clusters_that_were_fitted_are_what_a_policy_is_trained_for(run, base, texts, tmp_path):
+def test_clusters_that_were_fitted_are_what_a_policy_is_trained_for(run, base, letters, tmp_path):
     fit = run(
-        "fit", texts, "--users", "cluster", "--clusters", 2, "--starts", 2, "--ridge", 1, "--out", tmp_path / "fit"
+        "fit", letters, "--users", "cluster", "--clusters", 2, "--starts", 2, "--ridge", 1, "--out", tmp_path / "fit"
     )
     assert fit.code == 0, fit.err
     out = tmp_path / "policy"
     done = run(
-        "train-dpo", texts, "--base", base, "--out", out, "--clusters-from", tmp_path / "fit", *QUICK, "--hold-out", 0
+        "train-dpo", letters, "--base", base, "--out", out, "--clusters-from", tmp_path / "fit", *QUICK, "--hold-out", 0
     )
     assert done.code == 0, done.err
     assert json.loads((out / "pluralign.json").read_text())["users"]["n_clusters"] == 2
@@ -172,114 +108,18 @@ def test_export_writes_an_ordinary_checkpoint(run, policy, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint").config.vocab_size == VOCABULARY + 2
 
 
-def test_train_clusters_writes_a_policy_for_each(run, base, texts, tmp_path):
-    out = tmp_path / "clusters"
-    arguments = ["--base", base, "--out", out, "--start", "random", "--rounds", 1]
-    done = run("train-clusters", texts, *arguments, "--set", "max_steps=1", "--set", "use_cpu=true", "--json")
-    assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert sorted(set(found["cluster"].values())) in ([0], [0, 1])
-    done = run("generate", out / "cluster-1", "--prompt", "Hello", "--tokens", 3, "--json")
-    assert len(json.loads(done.out)["responses"]) == 1
-
-
-def test_the_clusters_of_a_folder_write_as_one(run, clusters, tmp_path):
-    users = list(json.loads((clusters / "clusters.json").read_text())["cluster"])
-    file = tmp_path / "prompts.jsonl"
-    asked = [users[0], users[1], None, users[2], "zoe"]
-    file.write_text("".join(json.dumps({"prompt": "Hello", "user": user}) + "\n" for user in asked))
-    done = run("generate", clusters, file, "--tokens", 8, "--json")
-    assert done.code == 0, done.err
-    assert "never met 1 of these users (zoe)" in done.err
-    rows = json.loads(done.out)["responses"]
-    assert [row["user"] for row in rows] == asked
-    alone = [
-        json.loads(run("generate", clusters / name, "--prompt", "Hello", "--tokens", 8, "--json").out)["responses"][0]
-        for name in ("cluster-0", "cluster-1", "generic")
-    ]
-    first, second, generic = (row["response"] for row in alone)
-    assert first != second
-    assert [row["response"] for row in rows] == [first, second, generic, first, generic]
-    done = run("generate", clusters, "--prompt", "Hello", "--cluster", 1, "--tokens", 8, "--json")
-    assert [row["response"] for row in json.loads(done.out)["responses"]] == [second]
-
-
-def test_the_clusters_of_a_folder_are_judged_as_one(run, clusters, texts, policy, tmp_path, read_by_reference):
-    few = tmp_path / "few.jsonl"
-    few.write_text("".join(texts.read_text().splitlines(keepends=True)[::6]))
-    done = run("evaluate", clusters, few, "--json")
-    assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert (found["n_decisions"], found["n_known_users"], found["beta"]) == (12, 6, 0.5)
-    sharper = json.loads(run("evaluate", clusters, few, "--beta", 1, "--json").out)
-    assert sum(read_by_reference) == n_compared(read(few)), "once for both evaluations"
-    assert sharper["top"] == found["top"]
-    assert sharper["scores"]["log_loss"] != found["scores"]["log_loss"]
-    assert found["over_generic"]["log_prob"]["estimate"] != 0
-    done = run("evaluate", clusters, few, "--pooled", policy)
-    assert done.code == 2
-    assert "leave --pooled out" in done.err
-    pooled = json.loads(run("evaluate", policy, few, "--pooled", clusters, "--json").out)
-    generic = json.loads(run("evaluate", policy, few, "--pooled", clusters / "generic", "--json").out)
-    assert pooled["table"] == generic["table"]
-
-
-def test_the_clusters_of_a_folder_are_exported_each(run, clusters, tmp_path):
-    done = run("export", clusters, tmp_path / "adapters", "--adapter", "--json")
-    assert done.code == 0, done.err
-    assert set(json.loads(done.out)["policies"]) == {"cluster-0", "cluster-1", "generic"}
-    for name in ("cluster-0", "cluster-1", "generic"):
-        assert (tmp_path / "adapters" / name / "adapter_config.json").is_file()
-    done = run("export", clusters, tmp_path / "adapters", "--adapter")
-    assert "a LoRA adapter for each of 2 clusters and for everybody" in " ".join(done.out.split())
-    done = run("export", clusters, tmp_path / "more", "--user", "user 0")
-    assert done.code == 2
-    assert "no tokens of users" in done.err
-
-
-def test_settings_of_clusters_come_from_yaml_and_set_and_flags_win(run, base, texts, tmp_path, monkeypatch):
-    given = {}
-
-    def caught(*_, **settings):
-        given.update(settings)
-        raise ConfigError("caught")
-
-    monkeypatch.setattr("pluralign.training.cluster_policies.train_cluster_policies", caught)
-    config = tmp_path / "run.yaml"
-    config.write_text(
-        "seed: 5\nn_clusters: 4\nmax_rounds: 1\nbeta: 1e-1\n"
-        "use_cpu: true\nlearning_rate: 1e-4\nlora: {lora_dropout: 5E-2}\n"
-    )
-    arguments = ["--base", base, "--out", tmp_path / "m", "--config", config, "--set", "n_starts=3", "--clusters", 3]
-    assert "caught" in run("train-clusters", texts, *arguments, "--soft").err
-    assert given.pop("args") == {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-4}
-    assert given == {
-        "lora": {"lora_dropout": 0.05},
-        "out": tmp_path / "m", "resume": True, "seed": 5, "n_clusters": 3, "max_rounds": 1, "beta": 0.1, "n_starts": 3,
-        "soft": True,
-    }  # fmt: skip
-
-
-def test_train_clusters_prints_the_sizes_of_the_clusters_that_it_keeps(run, base, texts, tmp_path, monkeypatch):
-    rounds = [SimpleNamespace(sizes=sizes) for sizes in ((5, 1, 0), (3, 2, 1))]  # of which the first is kept
-    kept = SimpleNamespace(n_clusters=3, user_ids=("u",) * 6, cluster=np.array([0, 1, 0, 0, 0, 0]), rounds=rounds)
-    monkeypatch.setattr("pluralign.training.cluster_policies.train_cluster_policies", lambda *_, **__: kept)
-    done = run("train-clusters", texts, "--base", base, "--out", tmp_path / "m", "--set", "use_cpu=true")
-    assert "3 clusters of 6 users (5, 1, 0)" in done.out
-
-
-def test_describe_needs_covariates(run, base, texts, tmp_path):
-    done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", "--describe", "age")
+def test_describe_needs_covariates(run, base, letters, tmp_path):
+    done = run("train-dpo", letters, "--base", base, "--out", tmp_path / "m", "--describe", "age")
     assert done.code == 2
     assert "says nothing of its users" in done.err
 
 
-def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):
+def test_settings_come_from_yaml_and_flags_win(run, base, letters, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("beta: 0.1\nalpha: 1\nmax_steps: 2\nusers: {kind: basis, rank: 2, n_tokens: 3}\nuse_cpu: true\n")
     out = tmp_path / "m"
     arguments = ["--base", base, "--out", out, "--config", config, "--tokens", 2, "--hold-out", 0]
-    assert run("train-dpo", texts, *arguments).code == 0
+    assert run("train-dpo", letters, *arguments).code == 0
     users = json.loads((out / "pluralign.json").read_text())["users"]
     assert (users["kind"], users["rank"], users["n_tokens"]) == ("basis", 2, 2)
 
@@ -299,6 +139,7 @@ def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):
         (["--set", "alpha=half"], 'alpha is "half"; it must be a number'),
         (["--set", "seed=abc"], 'seed is "abc"; it must be a whole number'),
         (["--set", "users=5"], "users is 5; it must be a text or a table"),
+        (["--set", "users={kind: [1]}"], "users: kind is [1]; it must be a text"),
         (["--set", "users={kind: basis, rank: two}"], 'users: rank is "two"; it must be a whole number'),
         (["--set", "lora={r: abc}"], 'lora: r is "abc"; it must be a whole number'),
         (["--set", "lora={rank: 4}"], "lora: unknown setting rank"),
@@ -312,8 +153,8 @@ def test_settings_come_from_yaml_and_flags_win(run, base, texts, tmp_path):
         ),
     ],
 )
-def test_bad_settings_are_named(run, base, texts, tmp_path, arguments, message):
-    done = run("train-dpo", texts, "--base", base, "--out", tmp_path / "m", *arguments)
+def test_bad_settings_are_named(run, base, letters, tmp_path, arguments, message):
+    done = run("train-dpo", letters, "--base", base, "--out", tmp_path / "m", *arguments)
     assert done.code == 2
     assert message in done.err
 
@@ -336,10 +177,10 @@ def test_bad_settings_are_named(run, base, texts, tmp_path, arguments, message):
         ("train-reward", "users: latent\nridge: abc", 'ridge is "abc"; it must be a number or nothing'),
     ],
 )
-def test_values_of_another_kind_are_named(run, base, texts, tmp_path, command, setting, message):
+def test_values_of_another_kind_are_named(run, base, letters, tmp_path, command, setting, message):
     config = tmp_path / "run.yaml"
     config.write_text(f"{setting}\nuse_cpu: true\n")
-    arguments = [command, texts, "--base", base, "--out", tmp_path / "m"]
+    arguments = [command, letters, "--base", base, "--out", tmp_path / "m"]
     by_set = [part for line in setting.splitlines() for part in ("--set", line.replace(": ", "=", 1))]
     for given in (["--config", config], by_set):
         done = run(*arguments, *given)
@@ -355,7 +196,7 @@ def test_flags_read_numbers_and_nothing():
     assert isinstance(read_values("1e3"), int)
 
 
-def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_path, monkeypatch):
+def test_flags_that_contradict_fitted_clusters_are_named(run, base, letters, tmp_path, monkeypatch):
     found = {"kind": "cluster", "hard": True, "n_clusters": 2, "assignment": {}}
     for module in ("language", "language_clusters"):
         monkeypatch.setattr(f"pluralign.cli.{module}.hard_clusters", lambda _: found)
@@ -365,7 +206,7 @@ def test_flags_that_contradict_fitted_clusters_are_named(run, base, texts, tmp_p
         ("train-dpo", ["--clusters", 3], "n_clusters is 3, but --clusters-from makes it 2"),
         ("train-clusters", ["--clusters", 3], "n_clusters is 3, but --clusters-from makes it 2"),
     ):
-        done = run(command, texts, *arguments, *flags)
+        done = run(command, letters, *arguments, *flags)
         assert done.code == 2
         assert message in done.err
 
@@ -385,12 +226,12 @@ def test_what_is_held_out_is_looked_at_before_the_training(run, base, tmp_path):
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
-def test_the_base_is_read_as_loading_says(run, base, texts, tmp_path):
+def test_the_base_is_read_as_loading_says(run, base, letters, tmp_path):
     given = ("--base", base, "--out", tmp_path / "out", "--hold-out", 0, "--tuning", "full", *QUICK)
-    assert run("train-reward", texts, *given, "--set", "loading={dtype: bfloat16}").code == 0
+    assert run("train-reward", letters, *given, "--set", "loading={dtype: bfloat16}").code == 0
     kept = load_file(tmp_path / "out" / "model" / "model.safetensors")
     assert {value.dtype for value in kept.values()} == {torch.bfloat16}
-    found = run("train-reward", texts, *given, "--set", "loading=bfloat16")
+    found = run("train-reward", letters, *given, "--set", "loading=bfloat16")
     assert "loading is no table" in found.err
 
 
@@ -465,8 +306,8 @@ def test_names_that_a_model_never_met_are_counted_on_stderr(run, policy, tmp_pat
     assert "never met" not in run("generate", policy, file, "--tokens", 3, "--json").err
 
 
-def test_a_base_that_is_not_there_is_named(run, texts, tmp_path):
-    done = run("train-dpo", texts, "--base", tmp_path / "none", "--out", tmp_path / "m")
+def test_a_base_that_is_not_there_is_named(run, letters, tmp_path):
+    done = run("train-dpo", letters, "--base", tmp_path / "none", "--out", tmp_path / "m")
     assert done.code == 2
     assert "none" in done.err
 

@@ -140,7 +140,7 @@ def check_tables(given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: It is no table, or PEFT has no such setting or takes no such value.
     """
-    if not isinstance(given.get("loading", {}), Mapping):
+    if not isinstance(given.get("loading") or {}, Mapping):
         raise ConfigError("loading is no table", hint="as in --set 'loading={dtype: float32, revision: main}'")
     lora = given.get("lora")
     if isinstance(lora, Mapping):
@@ -164,6 +164,8 @@ def check_users(users: Mapping[str, Any]) -> None:
     from pluralign.training.settings import check_kinds
 
     kind = users["kind"]
+    if not isinstance(kind, str):
+        raise ConfigError(f"users: kind is {show(kind)}; it must be a text")
     for each, (setting, flag) in NEEDED.items():
         if kind == each and setting not in users:
             raise ConfigError(f"users are {kind}, but {setting} is not given", hint=f"give {flag}")

@@ -167,10 +167,12 @@ def choose_clusters(
         fit, n_present = fitter(half, fold_starts, part_rounds), len(half.user.unique())
         return {k: fit(k).model.membership.argmax(1).numpy(force=True) for k in tried if 1 < k <= n_present}
 
-    held_out = cross_validate_all(design, models, folds)
-    position, evidence = pick_simplest([str(k) for k in tried], held_out)
-    # All K in one half before the next: fits to a half may copy the features of its items.
+    # Fits to a half may copy the features of its items: all K in one half before the next, while nothing else is held.
     halves = [partitions(design.take(half)) for half in _halves(design, seed)] if stability else []
+    predictions = cross_validate_all(design, models, folds)
+    position, evidence = pick_simplest([str(k) for k in tried], predictions)
+    held_out = predictions[position]
+    del predictions
     fit, table, fits = fitter(design, n_starts, 300), [], {}
     for k, row in zip(tried, evidence, strict=True):
         fits[k] = fit(k, exact=k == tried[position])
@@ -197,7 +199,7 @@ def choose_clusters(
         best=max(table, key=lambda row: row.log_prob).n_clusters,
         best_bic=min(table, key=lambda row: row.bic).n_clusters,
         fits=fits,
-        held_out=held_out[position],
+        held_out=held_out,
     )
 
 

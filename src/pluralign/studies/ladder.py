@@ -120,7 +120,13 @@ def fit_ladder(
 
 
 def choose_rung(design: Design, folds: Folds, rungs: dict[str, Rung]) -> tuple[str, tuple[Candidate, ...]]:
-    """Choose among fitted rungs inside the training rows: the simplest within one standard error of the best."""
+    """Choose among fitted rungs inside the training rows: the simplest within one standard error of the best.
+
+    Args:
+        design: Training rows.
+        folds: Those with which the rungs were fitted: what a choice of settings predicted of them is not fitted again.
+        rungs: By name.
+    """
     names = [name for name in LADDER if name in rungs]
     predictions = [rungs[name].held_out or cross_validate(design, rungs[name].refit, folds) for name in names]
     chosen, evidence = pick_simplest(names, predictions)

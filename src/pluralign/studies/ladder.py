@@ -214,7 +214,7 @@ def _cluster_ridge(design: Design, folds: Folds, settings: LadderSettings, ridge
 def _clusters(
     design: Design, folds: Folds, settings: LadderSettings, ridge: float, own_ridge: float, *, soft: bool
 ) -> Rung:
-    choice, held_out = [], None
+    choice, held_out, many_features = [], None, design.dim >= EXACT_DIM
     if len(settings.clusters) == 1:
         found = _fit_clusters(design, settings.clusters[0], ridge, own_ridge, settings, soft=soft, exact=True)
     else:
@@ -227,10 +227,11 @@ def _clusters(
             pooled_ridge=ridge,
             n_starts=settings.starts,
             # Many features: restarts are screened on an expansion, where they cost little.
-            fold_starts=settings.starts if design.dim >= EXACT_DIM else max(settings.starts // 4, 4),
+            fold_starts=settings.starts if many_features else max(settings.starts // 4, 4),
             seed=settings.seed,
         )
-        found, choice, held_out = chosen.fit, [asdict(row) for row in chosen.candidates], chosen.held_out
+        found, choice = chosen.fit, [asdict(row) for row in chosen.candidates]
+        held_out = None if many_features else chosen.held_out  # those of many features end after a few rounds
     k = found.model.n_clusters
     which = "one reward per cluster" if soft else "one reward per cluster, each user in one"
     return Rung(
@@ -326,8 +327,7 @@ def _individual(design: Design, folds: Folds, settings: LadderSettings, ridge: f
         settings={"covariance": covariance, "tau": tau},
         choice=_rows("tau", choice) if choice else [],
         described="one reward per user, shrunk to the shared one",
-        refit=lambda rows: fit(rows).model,
-        held_out=choice.held_out[choice.candidates.index(choice.best)] if choice else None,
+        refit=lambda rows: fit(rows).model,  # theta too, which the choice of tau leaves at the pooled fit
     )
 
 

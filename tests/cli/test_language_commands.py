@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from pluralign.cli.language import read_rows, write_rows
-from pluralign.cli.language_settings import find_base, hold, read_values
+from pluralign.cli.language_settings import find_base, hold, read_settings
 from pluralign.comparisons import read
 from pluralign.errors import ConfigError, DataError
 
@@ -143,6 +143,8 @@ def test_settings_come_from_yaml_and_flags_win(run, base, letters, tmp_path):
         (["--set", "users={kind: basis, rank: two}"], 'users: rank is "two"; it must be a whole number'),
         (["--set", "lora={r: abc}"], 'lora: r is "abc"; it must be a whole number'),
         (["--set", "lora={rank: 4}"], "lora: unknown setting rank"),
+        (["--set", "lora={1: 2, a: 3}"], "lora: unknown setting 1"),
+        (["--set", "loading=0"], "loading is no table"),
         (["--set", "max_prompt=2.5"], "max_prompt is 2.5; it must be a whole number or nothing"),
         (["--set", "max_steps=abc"], 'max_steps is "abc"; it must be a whole number'),
         (["--hold-out", 1], "--hold-out is 1; it must be at least 0 and below 1"),
@@ -190,10 +192,11 @@ def test_values_of_another_kind_are_named(run, base, letters, tmp_path, command,
 
 
 def test_flags_read_numbers_and_nothing():
-    assert read_values({"a": "1e3", "b": "2E-1", "c": {"d": "null", "e": "1e"}, "f": 2}) == {
+    assert read_settings({"a": "1e3", "b": "2E-1", "c": {"d": "null", "e": "1e"}, "f": 2}) == {
         "a": 1000, "b": 0.2, "c": {"d": None, "e": "1e"}, "f": 2
     }  # fmt: skip
-    assert isinstance(read_values("1e3"), int)
+    assert isinstance(read_settings("1e3"), int)
+    assert read_settings(["1.5e4", {"a": "2.5e-1"}]) == [15000, {"a": 0.25}]
 
 
 def test_flags_that_contradict_fitted_clusters_are_named(run, base, letters, tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from pluralign.errors import ConfigError
 from pluralign.training.settings import PolicySettings, check_kinds
+from pluralign.training.train import make_arguments
 
 
 @dataclass
@@ -75,6 +77,30 @@ def test_a_functions_arguments_have_kinds_too():
     check_kinds(called, {"n": 1, "soft": True})
     with pytest.raises(ConfigError, match=r"n is 1\.0; it must be a whole number"):
         check_kinds(called, {"n": 1.0})
+
+
+@pytest.mark.parametrize(("name", "value"), [("name", True), ("n", 2.5), ("soft", 1), ("soft", np.True_)])
+def test_another_library_takes_more_than_its_annotations_say(name, value):
+    check_kinds(Owner, {name: value}, foreign=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n", "abc", 'n is "abc"; it must be a whole number'),
+        ("soft", "maybe", 'soft is "maybe"; it must be true or false'),
+        ("rate", ["a"], r'rate is \["a"\]; it must be a number or nothing'),
+    ],
+)
+def test_another_library_does_not_take_texts_for_numbers(name, value, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        check_kinds(Owner, {name: value}, foreign=True)
+
+
+def test_the_trainers_arguments_take_what_its_documentation_says(tmp_path):
+    args = make_arguments({"accelerator_config": AcceleratorConfig(), "bf16": 0, "seed": np.int64(3)}, tmp_path)
+    assert args.accelerator_config.split_batches is False
+    assert make_arguments({"fsdp": True, "use_cpu": True}, tmp_path).fsdp is True
 
 
 def test_settings_know_the_kinds_of_their_values():

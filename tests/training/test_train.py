@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from pluralign.comparisons import read
 from pluralign.comparisons.table import from_columns
@@ -18,7 +18,13 @@ from pluralign.language_models.personal import PersonalPolicy
 from pluralign.policies.policy import Policy
 from pluralign.rewards.transformer import TransformerReward
 from pluralign.training.settings import PolicySettings, RewardSettings, changed
-from pluralign.training.train import last_checkpoint, make_arguments, train_policy, train_reward
+from pluralign.training.train import (
+    last_checkpoint,
+    make_arguments,
+    train_in_its_precision,
+    train_policy,
+    train_reward,
+)
 
 from ..tiny_models import save_tiny_llama
 
@@ -114,6 +120,15 @@ def test_other_weights_or_another_rounding_are_another_run(tmp_path, comparisons
     save_tiny_llama(base, seed=1)
     with pytest.raises(ConfigError, match="holds another run: base differ"):
         run()
+
+
+def test_a_models_own_forward_is_back_after_mixed_precision(base_folder, tmp_path):
+    lm = AutoModelForCausalLM.from_pretrained(base_folder)
+    args = TrainingArguments(str(tmp_path), use_cpu=True, bf16=True, max_steps=1, report_to="none", save_strategy="no")
+    rows = [{"input_ids": [3, 4, 5], "labels": [3, 4, 5]}] * 2
+    train_in_its_precision(Trainer(lm, args, train_dataset=rows))
+    assert isinstance(lm(torch.tensor([[3]]), return_dict=False), tuple)  # the work of a decorator of `forward`
+    assert lm(torch.tensor([[3]])).logits.dtype == torch.float32
 
 
 def test_mixed_precision_begins_at_the_reference(base_folder, comparisons, tmp_path):

@@ -27,7 +27,7 @@ from pluralign.cli.language_settings import (
     hard_clusters,
     hold,
     joined,
-    read_values,
+    read_settings,
 )
 from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
 from pluralign.comparisons import Comparisons
@@ -66,7 +66,7 @@ def train(
     from pluralign.training.train import train_policy, train_reward
 
     comparisons = source.load()
-    given: dict[str, Any] = read_values((read_yaml(config) if config else {}) | dict(more))
+    given: dict[str, Any] = read_settings((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None and name not in USERS}
     users = given.pop("users", {})
     if not isinstance(users, str | Mapping):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pluralign.cli.commands import Source
-from pluralign.cli.language_settings import arguments, check_tables, find_base, hard_clusters, joined, read_values
+from pluralign.cli.language_settings import arguments, check_tables, find_base, hard_clusters, joined, read_settings
 from pluralign.cli.printing import print_json, stdout
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError
@@ -54,7 +54,7 @@ def train(
     from pluralign.training.settings import PolicySettings, check_kinds
 
     comparisons = source.load()
-    given: dict[str, Any] = read_values((read_yaml(config) if config else {}) | dict(more))
+    given: dict[str, Any] = read_settings((read_yaml(config) if config else {}) | dict(more))
     given |= {name: value for name, value in flags.items() if value is not None}
     known = {*OF_CLUSTERS, *(each.name for each in fields(PolicySettings))}
     own = {name: value for name, value in given.items() if name in known}

@@ -109,11 +109,13 @@ def hold(comparisons: Comparisons, share: float, seed: int) -> tuple[Comparisons
     return comparisons.take(split.train), comparisons.take(split.test)
 
 
-def read_values(value: Any) -> Any:
+def read_settings(value: Any) -> Any:
     """Numbers such as 1e-4, which YAML takes for texts, as numbers, and `null` of a flag as None, however deep."""
     if isinstance(value, Mapping):
-        return {name: read_values(each) for name, each in value.items()}
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
+        return {name: read_settings(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [read_settings(each) for each in value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE):
         number = float(value)
         return int(number) if number.is_integer() else number
     return None if value == "null" else value
@@ -140,7 +142,7 @@ def check_tables(given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: It is no table, or PEFT has no such setting or takes no such value.
     """
-    if not isinstance(given.get("loading") or {}, Mapping):
+    if not isinstance(given.get("loading"), Mapping | None):
         raise ConfigError("loading is no table", hint="as in --set 'loading={dtype: float32, revision: main}'")
     lora = given.get("lora")
     if isinstance(lora, Mapping):
@@ -148,10 +150,11 @@ def check_tables(given: Mapping[str, Any]) -> None:
 
         from pluralign.training.settings import check_kinds
 
-        unknown = sorted(set(lora) - {each.name for each in fields(LoraConfig)})
+        known = {each.name for each in fields(LoraConfig)}
+        unknown = [name for name in lora if name not in known]
         if unknown:
             raise ConfigError(f"lora: unknown setting {unknown[0]}", hint="peft.LoraConfig says what there is")
-        check_kinds(LoraConfig, lora, of="lora: ")
+        check_kinds(LoraConfig, lora, of="lora: ", foreign=True)
 
 
 def check_users(users: Mapping[str, Any]) -> None:

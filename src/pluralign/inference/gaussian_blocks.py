@@ -180,6 +180,11 @@ def user_blocks(
         users: Only these; None means all.
         block_floats: Memory of a block, in floats.
     """
+
+    def cost(group: Tensor) -> int:
+        """Floats for each user of a group, as for its largest, the last."""
+        return max(1, floats_per_user(int(size[group[-1]])))
+
     decisions = design.decisions
     row_user = design.user[decisions.index]
     order = torch.argsort(row_user, stable=True)  # keeps the rows of a decision together
@@ -188,14 +193,14 @@ def user_blocks(
     present = size.nonzero()[:, 0] if users is None else users[size[users] > 0]
     present = present[torch.argsort(size[present], stable=True)]
     level = (size[present].double().log() / torch.tensor(1.2).double().log()).ceil()
-    counts: list[int] = []
-    for count in torch.unique_consecutive(level, return_counts=True)[1].tolist():
-        joined = count + (counts[-1] if counts else 0)
-        small = joined * floats_per_user(int(size[present[sum(counts) + count - 1]])) <= min(SMALL_BLOCK, block_floats)
-        counts = [*counts[:-1], joined] if counts and small else [*counts, count]
+    groups: list[Tensor] = []
+    for group in present.split(torch.unique_consecutive(level, return_counts=True)[1].tolist()):
+        joined = torch.cat([groups[-1], group]) if groups else group
+        small = len(joined) * cost(joined) <= min(SMALL_BLOCK, block_floats)
+        groups = [*groups[:-1], joined] if small else [*groups, group]
     blocks = []
-    for group in present.split(counts):
-        step = max(1, block_floats // max(1, floats_per_user(int(size[group[-1]]))))
+    for group in groups:
+        step = max(1, block_floats // cost(group))
         blocks += [_block(design, some, size[some], start[some], order) for some in group.split(step)]
     return blocks
 

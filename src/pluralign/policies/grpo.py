@@ -21,6 +21,7 @@ from pluralign.language_models.personal import PersonalConfig, PersonalPolicy
 from pluralign.policies.policy import Policy, Prompt, read_prompt
 from pluralign.policies.reward_callable import RewardFunction
 from pluralign.rewards.linear import LinearReward
+from pluralign.training.train import train_in_its_precision
 from pluralign.users.heads import Clusters
 
 REFERENCE = "ref"  # name of the adapter that TRL adds to hold the policy as it was
@@ -82,7 +83,7 @@ def reinforce(
         train_dataset=Dataset.from_dict({"prompt": [read_prompt(each) for each in prompts], **(columns or {})}),
         processing_class=policy.tokenizer,
     )
-    trainer.train()
+    train_in_its_precision(trainer)
     if REFERENCE in policy.model.lm.peft_config:
         policy.model.lm.delete_adapter(REFERENCE)
     policy.model.eval()

@@ -67,7 +67,8 @@ class Rung:
         choice: The evidence behind it, one row per candidate, for JSON.
         described: The rung in words, as the verdict names it.
         refit: Fit the same rung with the same settings to other rows.
-        held_out: What the folds' fits with these settings predicted when they were chosen; None where none were.
+        held_out: What the folds' fits predicted when settings were chosen; None where none were, or where those fits
+            are not the rung's own (`refit`).
     """
 
     model: UserModel
@@ -124,11 +125,14 @@ def choose_rung(design: Design, folds: Folds, rungs: dict[str, Rung]) -> tuple[s
 
     Args:
         design: Training rows.
-        folds: Those with which the rungs were fitted: what a choice of settings predicted of them is not fitted again.
+        folds: Those with which the rungs were fitted: what their `held_out` predicts is not fitted again.
         rungs: By name.
     """
     names = [name for name in LADDER if name in rungs]
-    predictions = [rungs[name].held_out or cross_validate(design, rungs[name].refit, folds) for name in names]
+    predictions = []
+    for name in names:
+        kept = rungs[name].held_out
+        predictions.append(cross_validate(design, rungs[name].refit, folds) if kept is None else kept)
     chosen, evidence = pick_simplest(names, predictions)
     return names[chosen], evidence
 

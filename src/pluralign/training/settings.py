@@ -16,6 +16,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError
 from pluralign.training.objectives import check_loss
@@ -23,7 +25,7 @@ from pluralign.training.objectives import check_loss
 Chosen = TypeVar("Chosen", bound="Settings")
 # What a value of an annotation is, and what we call it.
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
+    bool: ((bool, np.bool_), "true or false"),
     int: ((Integral,), "a whole number"),
     float: ((Real,), "a number"),
     str: ((str, PathLike), "a text"),
@@ -158,13 +160,15 @@ def changed(settings: Chosen, changes: Mapping[str, Any]) -> Chosen:
     return replace(settings, **changes)
 
 
-def check_kinds(owner: Any, given: Mapping[str, Any], *, of: str = "") -> None:
+def check_kinds(owner: Any, given: Mapping[str, Any], *, of: str = "", foreign: bool = False) -> None:
     """Check that values are numbers, texts, tables, ... where annotations say so; other annotations are not looked at.
 
     Args:
         owner: The dataclass or function whose fields or arguments they are.
         given: The values, by name.
         of: What stands before the name in the message.
+        foreign: Whether the owner is another library's, which takes more than its annotations say (`fsdp=True`, a
+            fractional `lora_alpha`): only a text, list or table in place of a number or a truth value is refused.
 
     Raises:
         ConfigError: One is of another kind.
@@ -176,11 +180,15 @@ def check_kinds(owner: Any, given: Mapping[str, Any], *, of: str = "") -> None:
         kinds = [get_origin(each) or each for each in parts]
         if not all(kind in KINDS for kind in kinds) or any(_is(value, kind) for kind in kinds):
             continue
+        numbers = {*kinds} <= {bool, int, float, NoneType}
+        if foreign and not (numbers and isinstance(value, str | list | tuple | Mapping)):
+            continue
+        kinds.sort(key=lambda kind: kind is NoneType)  # "or nothing" comes last
         words = " or ".join(dict.fromkeys(KINDS[kind][1] for kind in kinds))
         raise ConfigError(f"{of}{name} is {show(value)}; it must be {words}")
 
 
 def _is(value: object, kind: Any) -> bool:
-    if isinstance(value, bool):  # which is a number to Python
+    if isinstance(value, bool | np.bool_):  # which is a number to Python
         return kind is bool
     return isinstance(value, KINDS[kind][0])

@@ -215,12 +215,16 @@ def train_in_its_precision(trainer: Trainer, checkpoint: str | None = None) -> N
 
     Under mixed precision the Trainer wraps the model's forward for good. What is then made of the model would be
     computed at another precision than by the same model read from its folder, and a reference be kept under the other
-    one's name.
+    one's name. `trainer.evaluate()` afterwards is not mixed either.
     """
+    assert trainer.model is not None
+    own = "forward" in vars(trainer.model)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     finally:
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        if not own:  # what unwrapping leaves lacks the decorators of the class's forward
+            vars(model).pop("forward", None)
 
 
 def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str | Path) -> TrainingArguments:
@@ -233,7 +237,7 @@ def make_arguments(args: TrainingArguments | Mapping[str, Any] | None, out: str 
         mine = copy.copy(args)
         mine.remove_unused_columns = False
         return mine
-    check_kinds(TrainingArguments, args or {})
+    check_kinds(TrainingArguments, args or {}, foreign=True)
     given = {"output_dir": str(Path(out) / CHECKPOINTS), **ARGUMENTS, **(args or {}), "remove_unused_columns": False}
     try:
         return TrainingArguments(**given)

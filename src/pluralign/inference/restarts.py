@@ -71,8 +71,8 @@ def _partition(points: FloatArray, n_clusters: int, kind: str, rng: np.random.Ge
 def agreement(first: np.ndarray, second: np.ndarray) -> float:
     """Adjusted Rand index of two partitions of users (Hubert and Arabie 1985): 1 the same, 0 what chance gives.
 
-    Labels are from 0, one for each user in both. A fit compares all its restarts, and the checks that scikit-learn makes
-    first cost more than the fit itself.
+    Labels are from 0, one for each user in both. A fit compares all its restarts, and scikit-learn's checks would cost
+    more than the fit itself.
     """
     table = np.zeros((first.max(initial=0) + 1, second.max(initial=0) + 1))
     np.add.at(table, (first, second), 1)

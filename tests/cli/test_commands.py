@@ -60,13 +60,18 @@ def test_fit_says_what_it_fitted(run, numbers):
     assert "360 comparisons of 12 users" in done.out
 
 
+def test_a_path_is_printed_as_it_is_however_long_and_whatever_brackets_it_has(run, numbers, tmp_path):
+    out = tmp_path / ("long " * 30) / "[bold]models"
+    assert f"saved in {out}\n" in run("fit", numbers, "--ridge", 1, "--out", out).out
+
+
 def test_study_writes_and_prints_its_verdict(run, studied, numbers):
     done, folder = studied
     assert done.code == 0, done.err
     verdict = json.loads((folder / "results.json").read_text())["verdict"]
     assert f"{verdict['answer'].capitalize()}." in done.out
     assert (folder / "report.html").is_file()
-    assert "models in" in done.out
+    assert f"models in {folder / 'models'}\n" in done.out
     again = run("study", numbers, "--out", folder, *FEW, "--json")
     assert json.loads(again.out) == json.loads((folder / "results.json").read_text())
     assert json.loads(run("evaluate", folder / "models" / "pooled", numbers, "--json").out)["n_comparisons"] == 360

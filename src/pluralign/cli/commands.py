@@ -16,6 +16,7 @@ from pluralign.cli.printing import (
     print_evaluation,
     print_fit,
     print_json,
+    print_line,
     print_questions,
     print_scan,
     print_study,
@@ -95,8 +96,7 @@ def study(
         return
     print_study(result.results)
     if out is not None:
-        where = f"report in {page}, numbers in {out / 'results.json'}, models in {out / 'models'}"
-        stdout.print(f"\n{where}", highlight=False)
+        print_line(f"\nreport in {page}, numbers in {out / 'results.json'}, models in {out / 'models'}")
 
 
 def scan(source: Source, *, strict: bool, json: bool, **settings: Any) -> None:
@@ -123,7 +123,7 @@ def report(folder: Path, *, json: bool) -> None:
     if json:
         print_json(found)
     else:
-        stdout.print(f"report in {page}, figures in {found['figures']}, numbers in {found['tables']}", highlight=False)
+        print_line(f"report in {page}, figures in {found['figures']}, numbers in {found['tables']}")
 
 
 def encode(source: Source, encoder: str | None, cache: Path, *, device: str, batch_size: int, json: bool) -> None:
@@ -152,10 +152,7 @@ def encode(source: Source, encoder: str | None, cache: Path, *, device: str, bat
     if json:
         print_json(found)
     else:
-        stdout.print(
-            f"{found['items']:,} items x {found['dim']} features of {name} ({found['dtype']}) in {cache}",
-            highlight=False,
-        )
+        print_line(f"{found['items']:,} items x {found['dim']} features of {name} ({found['dtype']}) in {cache}")
 
 
 def fit(
@@ -186,7 +183,7 @@ def fit(
     else:
         print_fit(found.as_dict())
         if out is not None:
-            stdout.print(f"saved in {out}", highlight=False)
+            print_line(f"saved in {out}")
 
 
 def evaluate(model: Path, source: Source, pooled: Path | None, *, json: bool) -> None:
@@ -251,9 +248,7 @@ def adapt(model: Path, source: Source, out: Path | None, *, json: bool) -> None:
         print_json(found)
     else:
         where = f"; saved with the {len(reward.user_ids):,} that the model knew in {out}" if out else ""
-        stdout.print(
-            f"placed {users.n_users:,} users from {comparisons.n_decisions:,} comparisons{where}", highlight=False
-        )
+        print_line(f"placed {users.n_users:,} users from {comparisons.n_decisions:,} comparisons{where}")
 
 
 def ask(
@@ -407,10 +402,7 @@ def simulate(out: Path, *, json: bool, **settings: Any) -> None:
     if json:
         print_json(found)
     else:
-        stdout.print(
-            f"{found['comparisons']:,} comparisons of {found['users']:,} users in {out}, the truth in {truth}",
-            highlight=False,
-        )
+        print_line(f"{found['comparisons']:,} comparisons of {found['users']:,} users in {out}, the truth in {truth}")
 
 
 def datasets(name: str | None, *, json: bool) -> None:

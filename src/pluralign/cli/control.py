@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from pluralign.cli.printing import print_json, stderr, stdout
+from pluralign.cli.printing import print_json, print_line, stderr, stdout
 from pluralign.studies.settings import read_yaml
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def control(
     given |= {name: value for name, value in (("seeds", seeds), ("seed", seed)) if value is not None}
 
     def say(words: str) -> None:
-        stderr.print(words, highlight=False, markup=False, soft_wrap=True)
+        print_line(words, to=stderr)
 
     found: ChoiceResult | ControlResult | DidacticResult
     if task in choice_experiment.TASKS:
@@ -71,7 +71,7 @@ def control(
         print_json(found)
         return
     stdout.print(table)
-    stdout.print(f"{out}/control.json, and figures beside it", highlight=False)
+    print_line(f"{out}/control.json, and figures beside it")
 
 
 def _print_rewards(found: ControlResult) -> None:

@@ -29,7 +29,7 @@ from pluralign.cli.language_settings import (
     joined,
     read_settings,
 )
-from pluralign.cli.printing import print_json, print_judged, print_written, stderr, stdout, visible
+from pluralign.cli.printing import print_json, print_judged, print_line, print_written, stderr, stdout, visible
 from pluralign.comparisons import Comparisons
 from pluralign.comparisons.columns import show
 from pluralign.errors import ConfigError, DataError
@@ -116,7 +116,7 @@ def train(
     if json:
         print_json(found)
         return
-    stdout.print(f"trained on {len(comparisons):,} comparisons of {len(model.user_ids):,} users, saved in {out}")
+    print_line(f"trained on {len(comparisons):,} comparisons of {len(model.user_ids):,} users, saved in {out}")
     if latent:
         stdout.print(trained.words, highlight=False)
     if held is not None:
@@ -134,10 +134,7 @@ def export(model: Path, out: Path, users: list[str] | None, *, merge: bool, json
     if json:
         print_json({"folder": str(out), "place": exported.place, "tokens": exported.tokens, "ids": exported.ids})
     else:
-        stdout.print(
-            f"an ordinary checkpoint in {out}, {len(exported.tokens):,} users and clusters as tokens",
-            highlight=False,
-        )
+        print_line(f"an ordinary checkpoint in {out}, {len(exported.tokens):,} users and clusters as tokens")
 
 
 def judge(
@@ -220,7 +217,7 @@ def generate(
     elif out is None:
         print_written(rows)
     else:
-        stdout.print(f"{len(rows):,} responses in {out}", highlight=False)
+        print_line(f"{len(rows):,} responses in {out}")
 
 
 def reward(model: Path, file: Path, out: Path | None, *, json: bool) -> None:
@@ -238,7 +235,7 @@ def reward(model: Path, file: Path, out: Path | None, *, json: bool) -> None:
     elif out is None:
         print_written(scored)
     else:
-        stdout.print(f"{len(scored):,} rewards in {out}", highlight=False)
+        print_line(f"{len(scored):,} rewards in {out}")
 
 
 def is_policy(folder: Path) -> bool:
@@ -383,10 +380,10 @@ def _tell_unknown(users: Iterable[Any], known: Iterable[str]) -> None:
     unknown = sorted({name for name in users if isinstance(name, str)} - set(known))
     if unknown:
         names = visible(", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else ""))
-        stderr.print(
+        print_line(
             f"note: the model has never met {len(unknown):,} of these users ({names}); to it they are somebody unknown",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            to=stderr,
+        )
 
 
 def _readers(

@@ -14,7 +14,7 @@ import numpy as np
 
 from pluralign.cli.commands import Source
 from pluralign.cli.language_settings import arguments, check_tables, find_base, hard_clusters, joined, read_settings
-from pluralign.cli.printing import print_json, stdout
+from pluralign.cli.printing import print_json, print_line
 from pluralign.comparisons import Comparisons
 from pluralign.errors import ConfigError
 from pluralign.studies.settings import read_yaml
@@ -81,10 +81,9 @@ def train(
         print_json({"model": str(out), **policies.as_dict()})
         return
     sizes = ", ".join(map(str, np.bincount(policies.cluster, minlength=policies.n_clusters).tolist()))
-    stdout.print(
+    print_line(
         f"{policies.n_clusters} clusters of {len(policies.user_ids):,} users ({sizes}), an adapter each in "
-        f"{out}/cluster-K, everybody's in {out}/generic",
-        highlight=False,
+        f"{out}/cluster-K, everybody's in {out}/generic"
     )
 
 
@@ -122,8 +121,7 @@ def export(folder: Path, out: Path, users: list[str] | None, *, merge: bool, jso
         print_json({"folder": str(out), "policies": {name: str(each) for name, each in folders.items()}})
     else:
         what = "an ordinary checkpoint" if merge else "a LoRA adapter"
-        stdout.print(
+        print_line(
             f"{what} for each of {policies.n_clusters} clusters and for everybody in {out}; {SERVED} says which "
-            "serves whom",
-            highlight=False,
+            "serves whom"
         )

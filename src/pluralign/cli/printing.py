@@ -32,6 +32,11 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(plain(value), allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def print_line(words: str, *, to: Console = stdout) -> None:
+    """Words with a path or a name in them: never broken within it, and brackets in it are no markup."""
+    to.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_study(results: Mapping[str, Any]) -> None:
     """The ladder, its controls, what unseen users get, and the verdict."""
     data, level = results["data"], round(100 * results["settings"]["level"])
@@ -394,7 +399,7 @@ class Talk:
         where = [f"answers in {found['answers']}"] if found["answers"] else []
         where += [f"model in {found['out']}"] if found["out"] else []
         if where:
-            self.console.print(escape(", ".join(where)), highlight=False)
+            print_line(", ".join(where), to=self.console)
 
 
 def _print_pair(console: Console, prompt: str, first: str, second: str) -> None:

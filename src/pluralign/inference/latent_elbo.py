@@ -37,7 +37,6 @@ from pluralign.users.latent import FORMS, N_REFERENCES, Form, Gaussians, Inputs,
 
 Prior = Literal["normal", "diagonal", "mixture"]
 Bound = Literal["elbo", "predictive"]
-BATCH_ROWS = 2**13
 _SILENT = 1e-4  # of the largest: along a direction of a smaller deviation items do not differ, but for rounding
 
 

@@ -41,11 +41,6 @@ class HiddenContext:
         """Probability of being preferred to an alternative drawn at random, itself included, (items,)."""
         return self.preferred.mean(axis=1)
 
-    @property
-    def utility_sd(self) -> FloatArray:
-        """Standard deviation of the utility of every alternative, (items,): x from 0.8 on, 0 below."""
-        return np.where(self.x >= BREAK, self.x, 0.0)
-
 
 def borda_limit(x: np.ndarray) -> FloatArray:
     """Borda's count of x among all numbers in [0, 1], (n,)."""

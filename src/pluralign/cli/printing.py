@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pluralign.scans import Scan
 
 # Wide enough for the tables where nobody looks at a window.
-stdout = Console(width=None if sys.stdout.isatty() else 150)
+stdout = Console(width=None if sys.stdout.isatty() else 180)
 stderr = Console(stderr=True)
 
 

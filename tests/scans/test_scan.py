@@ -365,6 +365,15 @@ def test_a_handful_of_rows_is_scanned(rows, n_rows):
     assert scan(rows(n_rows, n_users=2, n_prompts=2)).n_rows_scanned == n_rows
 
 
+@pytest.mark.parametrize("responses", [("Mars.", "The Moon."), ("!?", "...")])
+def test_responses_that_share_no_word_have_no_baseline_of_words(responses):
+    # The first two rows of docs/comparisons.md, and a pair without a word.
+    both = {"chosen": list(responses), "rejected": list(responses[::-1])}
+    found = scan(from_columns(prompt=["Name a planet."] * 2, user=["ann", "bob"], **both))
+    assert found.n_rows_scanned == 2
+    assert "response" not in {each.name for each in found.baselines}
+
+
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_naming_items_otherwise_changes_nothing(rows, seed):

@@ -60,7 +60,10 @@ class Tfidf:
         if len(kept) < 2:  # a handful of texts that share nothing
             kept = np.flatnonzero(frequency)
         if not len(kept):
-            raise DataError(f"none of the {len(items)} training items has a word to learn from")
+            raise DataError(
+                f"none of the {len(items)} training items has a word to learn from",
+                hint="features that need no words: `style`, or a model, `hf:MODEL` or `st:MODEL`",
+            )
         if len(kept) > MAX_TERMS:
             kept = np.sort(kept[np.argsort(-frequency[kept], kind="stable")[:MAX_TERMS]])
         rarity = np.log((1 + len(items)) / (1 + frequency[kept])) + 1

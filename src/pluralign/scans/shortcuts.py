@@ -115,11 +115,11 @@ def predict_by_words(texts: Texts, held: Held, *, seed: int) -> tuple[Held, Pred
     text = texts.of_item
     used, place = np.unique(np.concatenate([text[table.chosen], text[table.rejected]]), return_inverse=True)
     counts = count_words(texts, used)
-    frequency = np.bincount(counts.indices, minlength=_N_WORDS)
-    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, np.flatnonzero(frequency > 1)])
+    shared = np.flatnonzero(np.bincount(counts.indices, minlength=_N_WORDS) > 1)
     wins = Wins.of(table)
-    if not len(wins) or not weighted.nnz:
+    if not len(wins) or not len(shared):
         return None
+    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, shared])
     difference = weighted[place[: len(table)]] - weighted[place[len(table) :]]
     sign = np.where(wins.turned, -1.0, 1.0)
     # Every other row the other way round: with one class alone there is nothing to fit.

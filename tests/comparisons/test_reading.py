@@ -95,6 +95,13 @@ def test_columns_under_other_names_and_users_as_numbers(tmp_path):
     assert found.items.response.to_pylist() == ["x", "y"]
 
 
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.int16(), pa.uint64()])
+def test_users_are_whole_numbers_of_any_width(kind):
+    top = 2**64 - 1 if kind == pa.uint64() else 7
+    users = pa.array([top, 0], kind)
+    assert read(pa.table({"chosen": ["a", "b"], "rejected": ["c", "c"], "user": users})).user_ids == (str(top), "0")
+
+
 def test_user_names_of_two_types_are_one_column(tmp_path):
     path = put(tmp_path / "a.jsonl", ROW, {**ROW, "user": 3})
     assert read(path).user_ids == ("ann", "3")
@@ -303,6 +310,26 @@ def test_responses_that_are_no_texts_are_named_each(tmp_path):
     assert hint == "accepted are texts and chats (lists of messages); drop or mend these rows"
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("chosen", "caf\ud83d", "chosen has '\\ud83d' at character 4"),
+        ("user", "\ude00", "user has '\\ude00' at character 1"),
+    ],
+)
+def test_half_a_character_is_named(tmp_path, column, value, said):
+    path = put(tmp_path / "a.jsonl", ROW, {**ROW, column: value})
+    message, hint = refused(path)
+    assert message == f"a.jsonl, line 2: {said}, half of a character that was cut in two"
+    assert "drop the row" in hint
+
+
+def test_half_a_character_in_a_chat_is_named(tmp_path):
+    chats = {"prompt": chat("Hello"), "chosen": chat("Hi"), "rejected": chat("\ud83d"), "user": "ann"}
+    message = refused(put(tmp_path / "a.jsonl", chats))[0]
+    assert message.startswith("a.jsonl, line 1: rejected: message 1: content has '\\ud83d' at character 1, half of")
+
+
 def test_a_column_of_numbers_is_no_column_of_texts(tmp_path):
     pq.write_table(
         pa.table({**{name: [value] * 7 for name, value in ROW.items()}, "chosen": range(7)}), tmp_path / "a.parquet"
@@ -495,6 +522,8 @@ def test_a_choice_whose_rows_disagree():
     )
     data.update(chosen=["a", "a"], rejected=["b", "c"], user=["u", "v"])
     assert refused(data)[0] == 'row 2: its user is "v", that of the same choice\'s first row (row 1) is "u"'
+    data.update(user=["u", "u"], weight=[1, 2])
+    assert refused(data)[0] == "row 2: its weight is 2.0, that of the same choice's first row (row 1) is 1.0"
 
 
 def test_settings_are_checked():

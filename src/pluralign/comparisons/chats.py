@@ -54,6 +54,18 @@ def find_chat_fault(messages: object) -> str | None:
         for key in ("role", "content"):
             if not isinstance(message.get(key), str):
                 return f"message {i + 1} has {key} {message.get(key)!r}, which is not a text"
+            fault = find_text_fault(message[key])
+            if fault is not None:
+                return f"message {i + 1}: {key} {fault}"
+    return None
+
+
+def find_text_fault(text: str) -> str | None:
+    """Say what keeps a text from being written as UTF-8, or None."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"has {text[error.start]!a} at character {error.start + 1}, half of a character that was cut in two"
     return None
 
 

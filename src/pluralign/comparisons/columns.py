@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeAlias, TypeGuard
 import numpy as np
 import pyarrow as pa
 
-from pluralign.comparisons.chats import encode_chat, find_chat_fault
+from pluralign.comparisons.chats import encode_chat, find_chat_fault, find_text_fault
 from pluralign.comparisons.table import encode_texts
 from pluralign.errors import ConfigError, DataError
 from pluralign.types import FloatArray
@@ -174,7 +174,7 @@ def read_texts(
     if not n_chats:
         if must_say and not any(values):
             fail_empty(name, where)
-        return code_texts(pa.array(values, type=pa.large_string())), False
+        return code_texts(as_arrow(values, name, place)), False
     faults = {row: fault for row, chat in enumerate(values) if (fault := find_chat_fault(chat)) is not None}
     if faults:
         fail_rows(
@@ -189,6 +189,24 @@ def read_texts(
 def code_texts(texts: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
     """Store every text once."""
     return pa.chunked_array([encode_texts(texts)])
+
+
+def as_arrow(texts: list[str | None], name: str, place: Place) -> pa.Array:
+    """Texts as Arrow holds them, in UTF-8.
+
+    Raises:
+        DataError: One cannot be written so.
+    """
+    try:
+        return pa.array(texts, type=pa.large_string())
+    except UnicodeEncodeError:
+        faults = {row: fault for row, text in enumerate(texts) if text and (fault := find_text_fault(text)) is not None}
+        fail_rows(
+            np.array(list(faults)),
+            place,
+            lambda row: f"{name} {faults[row]}",
+            hint="whatever cut the text cut an emoji or the like in two: take the half out, or drop the row",
+        )
 
 
 def is_messages(value: object) -> bool:
@@ -225,10 +243,8 @@ def read_names(column: RawColumn, name: str, place: Place, *, may_miss: bool = F
     Raises:
         DataError: A name is missing or empty, or is neither a text nor a whole number.
     """
-    if is_text(column):
+    if is_text(column) or (not isinstance(column, list) and pa.types.is_integer(column.type)):
         names = column.cast(pa.large_string())
-    elif not isinstance(column, list) and pa.types.is_integer(column.type):
-        names = column.cast(pa.int64()).cast(pa.large_string())
     else:
         names = name_values(column if isinstance(column, list) else column.to_pylist(), name, place)
     names = names.fill_null("")
@@ -274,7 +290,7 @@ def name_values(values: list[Any], name: str, place: Place) -> pa.ChunkedArray:
             lambda row: f"{name} is {show(values[row])} ({kind_of(values[row])}), not a name",
             hint="accepted are texts and whole numbers",
         )
-    return pa.chunked_array([pa.array(texts, type=pa.large_string())])
+    return pa.chunked_array([as_arrow(texts, name, place)])
 
 
 def read_numbers(

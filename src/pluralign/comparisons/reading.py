@@ -8,7 +8,7 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -416,8 +416,8 @@ def check_decisions(table: Comparisons, place: Place) -> None:
     """Hold the rows of each decision against its first row.
 
     Raises:
-        DataError: They differ in what was chosen, by whom, or in their source; or an outcome is not 1, which among
-            several items says nothing.
+        DataError: They differ in what was chosen, by whom, in their source or weight; or an outcome is not 1, which
+            among several items says nothing.
     """
     if table.choice is None:
         return
@@ -432,19 +432,22 @@ def check_decisions(table: Comparisons, place: Place) -> None:
         )
     first = table.first_row[table.decision]
     names = table.items.response
-    for what, column, tell in (
+    shared: list[tuple[str, np.ndarray, Callable[[Any], object]]] = [
         ("chosen response", table.chosen, lambda i: names[i].as_py()),
         ("user", table.user, lambda i: table.user_ids[i]),
         ("source", table.source, lambda i: table.source_ids[i]),
-    ):
+    ]
+    if table.weight is not None:
+        shared.append(("weight", table.weight, float))
+    for what, column, tell in shared:
         bad = np.flatnonzero(column != column[first])
         if len(bad):
             fail_rows(
                 bad,
                 place,
                 lambda row, what=what, column=column, tell=tell: (  # type: ignore[misc]  # bound for this round
-                    f"its {what} is {show(tell(int(column[row])))}, that of the same choice's first row "
-                    f"({place(int(first[row]))}) is {show(tell(int(column[first[row]])))}"
+                    f"its {what} is {show(tell(column[row].item()))}, that of the same choice's first row "
+                    f"({place(int(first[row]))}) is {show(tell(column[first[row]].item()))}"
                 ),
                 hint="rows that share a choice are one decision of one user: one chosen response, several rejected",
             )

@@ -1,5 +1,7 @@
 """A planted basis is found, its rank is chosen, and nothing is found where there is nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,6 +97,13 @@ def test_adapting_the_same_rows_gives_the_fitted_users_back(population):
     nobody = adapt(fit.model, design.take(torch.zeros(design.n_decisions, dtype=torch.bool)))
     assert torch.equal(nobody.mean, torch.zeros(50, 2))
     torch.testing.assert_close(nobody.covariance, torch.eye(2).expand(50, 2, 2))
+
+
+def test_a_row_that_outweighs_the_others_can_be_fitted(population):
+    # In float32 the rounding of the one row's curvature is above the lift of its diagonal.
+    design, _ = population(theta=torch.ones(150) / 10, basis=torch.zeros(150, 1), n_users=5, n_decisions=3)
+    design = replace(design, weight=torch.tensor([1e6] + [1e-3] * 14))
+    assert torch.isfinite(fit_basis(design, 1, ridge=1e-3).model.theta).all()
 
 
 def test_what_cannot_be_asked_is_said(population):

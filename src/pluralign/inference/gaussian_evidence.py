@@ -82,8 +82,7 @@ def maximise_evidence(
     inner = curvature_sample(design, theta, likelihood)
     eye = torch.eye(design.dim, dtype=torch.float64, device=inner.device)
     lift = 1e-6 * inner.diagonal().mean() + 1e-12
-    of_theta = torch.linalg.cholesky(inner + (ridge + lift) * eye)
-    of_basis = torch.linalg.cholesky(inner + (ridge_basis + lift) * eye)
+    of_theta, of_basis = (_factor(inner + precision * eye, lift) for precision in (ridge, ridge_basis))
     by_axis = (inner.diagonal() + ridge_basis + lift).sqrt()
     dim, fixed = design.dim, basis.double()
 
@@ -138,6 +137,16 @@ def maximise_evidence(
     return Maximum(
         at.to(theta.dtype), v.to(theta.dtype), float(-found.fun) + penalty, evaluations, bool(found.status == 0)
     )
+
+
+def _factor(curvature: Float[Tensor, "dim dim"], lift: Tensor) -> Float[Tensor, "dim dim"]:
+    """Cholesky factor of a curvature whose diagonal is lifted until it is above the rounding of its float32 sums."""
+    eye, largest = torch.eye(len(curvature)).to(curvature), curvature.diagonal().sum()
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(curvature + lift * eye)
+        if not bool(failed) or not lift < largest:
+            return factor
+        lift = 10 * lift
 
 
 def curvature_sample(

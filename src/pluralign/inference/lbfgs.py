@@ -21,6 +21,7 @@ from pluralign.inference.stack import Stack
 _HISTORY = 10
 _FLAT = 0.2  # a step is long enough when the directional derivative has fallen to this share of its start
 _TRIALS = 8
+_TOP = 20  # largest power of two of the precision, and minus the smallest
 _WELL_POSED = -6  # powers of two of the precision from which float32 inverts the Gram matrix well enough
 
 
@@ -35,7 +36,7 @@ class Preconditioner:
 
     def levels(self, precision: Float[Tensor, " heads"]) -> list[int]:
         """Power of two, relative to the Gram matrix, nearest to the precision of every head."""
-        relative = (precision.double() / self._scale).clamp(2.0**-20, 2.0**20)
+        relative = (precision.double() / self._scale).clamp(2.0**-_TOP, 2.0**_TOP)
         return [int(level) for level in relative.log2().round().tolist()]
 
     def apply(self, gradient: Float[Tensor, "heads dim"], levels: list[int]) -> Float[Tensor, "heads dim"]:
@@ -54,7 +55,11 @@ class Preconditioner:
             lifted.diagonal().add_(self._scale * 2.0**level)
             if self._dtype != torch.float64 and level >= _WELL_POSED:
                 lifted = lifted.float()
-            self._inverse[level] = torch.cholesky_inverse(torch.linalg.cholesky(lifted)).to(self._dtype)
+            factor, failed = torch.linalg.cholesky_ex(lifted)
+            if bool(failed) and level < _TOP:  # rounding of the Gram matrix is more than is added: lift it further
+                self._inverse[level] = self.inverse(level + 1)
+            else:
+                self._inverse[level] = torch.cholesky_inverse(factor).to(self._dtype)
         return self._inverse[level]
 
 

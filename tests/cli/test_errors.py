@@ -95,6 +95,30 @@ def test_a_file_where_results_should_go(fails, numbers, tmp_path, arguments):
         assert "read the comparisons" not in done
 
 
+@pytest.mark.parametrize("arguments", [("study", "--out"), ("fit", "--out"), ("encode", "--cache"), ("simulate",)])
+def test_a_folder_that_may_not_be_written_to(fails, numbers, tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    command, *flag = arguments
+    data, place = ([], tmp_path / "new" / "rows.jsonl") if command == "simulate" else ([numbers], tmp_path / "new")
+    done = fails(command, *data, *flag, place)
+    folder = tmp_path / "new"
+    assert lines(done)[0] == f"error: {(flag or ['OUT'])[0]} is {folder}, and {tmp_path} may not be written to"
+    assert "read the comparisons" not in done
+
+
+def test_a_simulation_into_a_file(fails, texts):
+    assert f"OUT is {texts}, and {texts} is a file" in fails("simulate", texts / "rows.jsonl")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+@pytest.mark.parametrize(
+    "arguments", [("study", "simulated"), ("fit", "simulated"), ("scan", "simulated"), ("simulate", "x.jsonl")]
+)
+def test_a_seed_that_no_generator_begins_at(fails, arguments, seed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Invalid value for '--seed'" in fails(*arguments, "--seed", seed)
+
+
 @pytest.mark.parametrize("command", ["study", "fit", "encode"])
 def test_a_device_that_is_not_here(fails, numbers, command):
     for device in ("banana", "cuda:99"):

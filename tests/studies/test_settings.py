@@ -35,6 +35,7 @@ def test_lists_become_tuples():
         ({"ranks": []}, r"ranks is \(\); it must be a list of whole numbers of at least 0"),
         ({"ridge": "1e-3"}, r"ridge is '1e-3'; it must be a number, or nothing"),
         ({"questions": 0}, r"questions is 0; it must be at least 1"),
+        ({"seed": -1}, r"seed is -1; it must be from 0 to 2147483647"),
         ({"query_rungs": "basis"}, r"query_rungs is 'basis'; it must be a list of rungs"),
         (
             {"query_rungs": ["latent"]},

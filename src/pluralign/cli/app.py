@@ -47,7 +47,7 @@ Cache = Annotated[
     Path | None,
     typer.Option("--cache", help="Feature cache; default OUT/cache. Share it between studies of one data set."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Where all randomness begins.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**31 - 1, help="Where all randomness begins.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 PoolData = Annotated[
     str,

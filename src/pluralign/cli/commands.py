@@ -309,6 +309,7 @@ def interview(
     from pluralign.queries import interview as hold
     from pluralign.queries.regions import regions
 
+    check_folder("--out", out)
     enquiry = _enquiry(model, pool, answers, user)
     numeric = enquiry.pool.format == "numeric"
     file = None if out is None else out / ("answers" if numeric else "answers.jsonl")
@@ -375,6 +376,7 @@ def simulate(out: Path, *, json: bool, **settings: Any) -> None:
     if out.suffix not in (("",) if kind == "numeric" else (".jsonl", ".parquet")):
         accepted = "a folder (a name without an ending)" if kind == "numeric" else "a .jsonl or .parquet file"
         raise ConfigError(f"{out} cannot hold {kind} features; OUT must be {accepted}")
+    check_folder("OUT", out if kind == "numeric" else out.parent)
     if kind == "dialogues":
         names = ("n_users", "comparisons_per_user", "noise", "seed")
         settings = {name: settings[name] for name in names} | {"shares": settings["shares"] or (0.7, 0.3)}
@@ -446,12 +448,14 @@ def check_folder(flag: str, folder: Path | None) -> None:
     """Say before anything is computed that results could not be written.
 
     Raises:
-        ConfigError: What should be a folder is a file, or lies in one.
+        ConfigError: What should be a folder is a file, or lies in one, or nothing may be written there.
     """
     for place in [] if folder is None else [folder, *folder.parents]:
         if place.exists():
             if not place.is_dir():
                 raise ConfigError(f"{flag} is {folder}, and {place} is a file", hint="name a folder, which may be new")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise ConfigError(f"{flag} is {folder}, and {place} may not be written to", hint="name another folder")
             return
 
 

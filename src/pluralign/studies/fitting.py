@@ -15,7 +15,7 @@ from pluralign.inference.folds import folds_by_source
 from pluralign.rewards import LinearReward
 from pluralign.studies.features import FeatureSource
 from pluralign.studies.ladder import LadderSettings, Rung, fit_ladder
-from pluralign.studies.settings import check_ridge
+from pluralign.studies.settings import check_ridge, check_seed
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class FitSettings:
             if given and self.users != needs:
                 raise ConfigError(f"{name} is for {needs}, and the user model is {self.users}")
         check_ridge(self.ridge)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from pluralign.errors import ConfigError
 from pluralign.studies.ladder import LADDER, RUNGS, LadderSettings
 
+LAST_SEED = 2**31 - 1  # scikit-learn's end at 2^32 - 1, and a study counts its splits upwards from the seed
 SPLITS = ("source", "item", "last")
 _REALS = ("test", "unseen", "level", "ridge", "worthwhile")
 COVARIANCES = ("auto", "isotropic", "diagonal", "full")
@@ -87,6 +88,7 @@ class StudySettings:
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         check_ridge(self.ridge)
+        check_seed(self.seed)
         for name in ("unseen", "worthwhile"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
@@ -154,6 +156,16 @@ def _check_types(values: Mapping[str, object]) -> None:
         for name in names:
             if name in values and not fits(values[name]):
                 raise ConfigError(f"{name} is {values[name]!r}; it must be {words}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that some generator cannot begin at.
+
+    Raises:
+        ConfigError: It is below 0 or above `LAST_SEED`.
+    """
+    if not 0 <= seed <= LAST_SEED:
+        raise ConfigError(f"seed is {seed}; it must be from 0 to {LAST_SEED}")
 
 
 def check_ridge(ridge: float | None) -> None:

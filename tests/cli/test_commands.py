@@ -220,3 +220,15 @@ def test_two_latent_classes_of_route_choice_have_the_published_likelihood(run, d
         *("--starts", 20, "--json"),
     )
     assert json.loads(done.out)["log_likelihood"] == pytest.approx(-1552.534, abs=0.01)
+
+
+def test_a_file_stands_in_place_of_flags_and_flags_win_over_it(run, numbers, texts, tmp_path):
+    config = tmp_path / "flags.yaml"
+    config.write_text("users: cluster\nclusters: 2\nridge: 1\nstarts: 2\njson: true\n")
+    found = json.loads(run("fit", numbers, "--config", config).out)
+    assert (found["users"], found["n_clusters"]) == ("cluster", 2)
+    found = json.loads(run("fit", numbers, "--config", config, "--clusters", 3).out)
+    assert found["n_clusters"] == 3
+    config.write_text(f"batch_size: 4\ncache: {tmp_path / 'cache'}\n")  # names as in Python are taken too
+    assert run("encode", texts, "--config", config).code == 0
+    assert (tmp_path / "cache").is_dir()

@@ -149,6 +149,19 @@ def test_an_unknown_setting_in_a_file(fails, numbers, tmp_path):
     assert 'error: unknown setting "seed_count"; known: clusters, ' in fails("study", numbers, "--config", config)
 
 
+@pytest.mark.parametrize("command", ["encode", "fit", "evaluate", "adapt", "simulate"])
+def test_an_unknown_flag_in_a_file(fails, tmp_path, command):
+    config = tmp_path / "flags.yaml"
+    config.write_text("seedling: 3\n")
+    assert f'error: {config} has "seedling"; known: ' in fails(command, "--config", config)
+
+
+def test_a_flag_of_another_kind_in_a_file(fails, numbers, tmp_path):
+    config = tmp_path / "flags.yaml"
+    config.write_text("users: cluster\nclusters: two\n")
+    assert "Invalid value for '--clusters'" in fails("fit", numbers, "--config", config)
+
+
 def test_an_unknown_rung(fails, numbers):
     assert 'error: unknown rung "vpl"; known: pooled, ' in fails("study", numbers, "--rungs", "pooled,vpl")
 

@@ -35,6 +35,35 @@ Options = Annotated[
 Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file with the settings below by name; flags win over it.")
 ]
+
+
+def _take_flags(context: typer.Context, config: Path | None) -> Path | None:
+    """Flags from a YAML file, by their names, as if they were this command's defaults."""
+    if config is not None:
+        from pluralign.errors import ConfigError
+        from pluralign.studies.settings import read_yaml
+
+        options = [each for each in context.command.params if each.param_type_name == "option"]
+        known = {each.opts[-1].lstrip("-"): each.name for each in options if each.name not in ("config", "help")}
+        taken = {}
+        for flag, value in read_yaml(config).items():
+            name = str(flag).replace("_", "-")
+            if name not in known:
+                raise ConfigError(f'{config} has "{flag}"; known: {", ".join(sorted(known))}')
+            taken[known[name]] = value
+        context.default_map = taken
+    return config
+
+
+Flags = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        is_eager=True,
+        callback=_take_flags,
+        help="YAML file with this command's flags by name; those on the command line win over it.",
+    ),
+]
 Encoder = Annotated[
     str | None,
     typer.Option(
@@ -212,6 +241,7 @@ def encode(
     path: DataPath = None,
     column: Columns = None,
     option: Options = None,
+    config: Flags = None,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -241,6 +271,7 @@ def fit(
     path: DataPath = None,
     column: Columns = None,
     option: Options = None,
+    config: Flags = None,
     users: Annotated[
         str, typer.Option(help="User model: `pooled`, `reliability`, `cluster`, `basis` or `individual`.")
     ] = "pooled",
@@ -289,6 +320,7 @@ def evaluate(
     path: DataPath = None,
     column: Columns = None,
     option: Options = None,
+    config: Flags = None,
     pooled: Annotated[
         Path | None, typer.Option(help="Folder of a pooled model, for the paired difference to it.")
     ] = None,
@@ -318,6 +350,7 @@ def adapt(
     path: DataPath = None,
     column: Columns = None,
     option: Options = None,
+    config: Flags = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -420,6 +453,7 @@ def simulate(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="File (.jsonl, .parquet) to write; a folder for numeric features.")
     ],
+    config: Flags = None,
     kind: Annotated[
         str,
         typer.Option(help="How users differ: `clusters`, `basis`, `individual`, `reliability` or `null` (not at all)."),

@@ -1,5 +1,7 @@
 """Rungs are compared by what their settings predicted when they were chosen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,3 +30,17 @@ def test_a_rung_is_judged_by_the_folds_that_chose_its_settings(population):
         # The fits behind a choice end a few digits sooner.
         assert each.log_prob == pytest.approx(np.average(again.log_prob, weights=again.weight), abs=1e-3)
     assert {name for name, rung in rungs.items() if rung.held_out is not None} >= {"cluster", "cluster-hard", "basis"}
+
+
+@pytest.mark.parametrize("n_counted", [1, 2])
+def test_users_whose_rows_weigh_nothing_fill_no_cluster(population, n_counted):
+    table = population()
+    design = Design.of(table, FeatureSource(table).of(table)[2])
+    design = replace(design, weight=(design.user < n_counted).to(design.weight))
+    assert design.n_counted_users == n_counted
+    settings = LadderSettings(ridge=1.0, clusters=(1, 2, 3), ranks=(0, 1), starts=4)
+    names = ("cluster", "cluster-hard", "cluster-embedding")
+    rungs = fit_ladder(design, default_folds(design, 0), settings, names)
+    assert max(rungs[name].settings["n_clusters"] for name in names) <= n_counted
+    alone = fit_ladder(design, default_folds(design, 0), replace(settings, clusters=(3,)), names)
+    assert {alone[name].settings["n_clusters"] for name in names} == {n_counted}

@@ -88,6 +88,11 @@ class Design:
     def n_decisions(self) -> int:
         return self.decisions.count
 
+    @property
+    def n_counted_users(self) -> int:
+        """Users with a decision of positive weight: there are no more clusters than these."""
+        return len(self.user[self.weight > 0].unique())
+
     def margins(self, theta: Float[Tensor, "heads dim"]) -> Float[Tensor, "rows heads"]:
         """Margin of every row under every head."""
         score = self.features @ theta.T

@@ -127,7 +127,7 @@ def choose_clusters(
         DataError: There is no row.
     """
     likelihood = likelihood or Logit()
-    tried = sorted({k for k in candidates if k <= len(design.user.unique())})
+    tried = sorted({k for k in candidates if k <= design.n_counted_users})
     if not design.n_decisions:
         raise DataError("there is no comparison to choose clusters from")
     if not tried or tried[0] < 1:
@@ -160,11 +160,11 @@ def choose_clusters(
         return fit
 
     def models(kept: Design) -> Iterator[Clusters]:
-        fit, n_present = fitter(kept, fold_starts, part_rounds), len(kept.user.unique())
+        fit, n_present = fitter(kept, fold_starts, part_rounds), kept.n_counted_users
         return (fit(min(k, n_present)).model for k in tried)
 
     def partitions(half: Design) -> dict[int, np.ndarray]:
-        fit, n_present = fitter(half, fold_starts, part_rounds), len(half.user.unique())
+        fit, n_present = fitter(half, fold_starts, part_rounds), half.n_counted_users
         return {k: fit(k).model.membership.argmax(1).numpy(force=True) for k in tried if 1 < k <= n_present}
 
     # Fits to a half may copy the features of its items: all K in one half before the next, while nothing else is held.

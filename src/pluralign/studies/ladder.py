@@ -190,7 +190,7 @@ def _fit_clusters(
     """
     return fit_clusters(
         rows,
-        min(n_clusters, len(rows.user.unique())),
+        min(n_clusters, rows.n_counted_users),
         soft=soft,
         ridge=own_ridge,
         center=fit_pooled(rows, ridge=ridge)[0].theta,
@@ -257,7 +257,7 @@ def _embeddings(design: Design, folds: Folds, settings: LadderSettings, ridge: f
 
     def models(rows: Design, ks: tuple[int, ...]) -> list[UserModel]:
         learned = fit_basis(rows, min(EMBEDDING_WIDTH, rows.dim), ridge=ridge, tolerance=1e-5).model.mean
-        center, n_present = fit_pooled(rows, ridge=ridge)[0].theta, len(rows.user.unique())
+        center, n_present = fit_pooled(rows, ridge=ridge)[0].theta, rows.n_counted_users
         return [
             fit_embedding_route(
                 rows, min(k, n_present), embeddings=learned, ridge=own_ridge, center=center, seed=settings.seed
@@ -267,7 +267,7 @@ def _embeddings(design: Design, folds: Folds, settings: LadderSettings, ridge: f
             for k in ks
         ]
 
-    ks = tuple(k for k in settings.clusters if k <= len(design.user.unique()))
+    ks = tuple(sorted({min(k, design.n_counted_users) for k in settings.clusters}))
     held = cross_validate_all(design, lambda rows: models(rows, ks), folds)
     position, evidence = pick_simplest([str(k) for k in ks], held)
     (model,) = models(design, (ks[position],))

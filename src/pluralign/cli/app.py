@@ -96,7 +96,7 @@ Method = Annotated[
 ]
 Epsilon = Annotated[
     float,
-    typer.Option(help="Enough is known when no answer is expected to gain this much reward, in nats."),
+    typer.Option(min=0, help="Enough is known when no answer is expected to gain this much reward, in nats."),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where encoders and fits run: cpu, cuda, cuda:1.")]
 
@@ -137,7 +137,8 @@ def study(
     draws: Annotated[int | None, typer.Option(help="Draws from the null of each test of whether users differ.")] = None,
     seed: Seed = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Splits fitted at a time; default one per core, 1 on a GPU or for large data.")
+        int | None,
+        typer.Option(min=1, help="Splits fitted at a time; default one per core, 1 on a GPU or for large data."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -251,7 +252,7 @@ def encode(
     ] = None,
     cache: Annotated[Path, typer.Option("--cache", help="Feature cache.")] = Path("cache"),
     device: Device = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Texts per batch.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 32,
     json: Json = False,
 ) -> None:
     """Run a frozen encoder once over the distinct items and cache the features.
@@ -273,7 +274,7 @@ def fit(
     option: Options = None,
     config: Flags = None,
     users: Annotated[
-        str, typer.Option(help="User model: `pooled`, `reliability`, `cluster`, `basis` or `individual`.")
+        str, typer.Option(help="User model: `pooled`, `reliability`, `cluster`, `basis`, `individual` or `latent`.")
     ] = "pooled",
     clusters: Annotated[int | None, typer.Option(help="Clusters; chosen by cross-validation when not given.")] = None,
     soft: Annotated[bool, typer.Option("--soft", help="Latent classes (soft EM) instead of hard assignment.")] = False,

@@ -50,6 +50,12 @@ def test_users_take_on_the_precision_of_the_model(embedding):
     assert embedding.users.offset.grad[0, 0].any()
 
 
+def test_what_multiplies_words_multiplies_users(embedding):
+    rows = embedding(torch.tensor([12, 1]))
+    embedding.base.embed_scale = 3.0
+    assert torch.equal(embedding(torch.tensor([12]))[0], 3 * rows[0])
+
+
 def test_another_width_is_an_error():
     with pytest.raises(ConfigError, match="users have width 4, the model's embedding 5"):
         PersonalEmbedding(nn.Embedding(10, 5), make_user_tokens("uniform", n_users=0, n_tokens=1, dim=4))

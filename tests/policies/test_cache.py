@@ -24,7 +24,7 @@ def test_it_holds_what_the_cache_of_transformers_holds(seed, steps):
         some = torch.randint(rows, (int(torch.randint(1, 5, (), generator=generator)),), generator=generator)
         rows = len(some)
         for cache in (ours, theirs):
-            cache.batch_select_indices(some)
+            cache.reorder_cache(some)
 
 
 def test_what_was_written_stays_where_it_is():

@@ -3,6 +3,9 @@
 A language model with a `PersonalEmbedding` in the place of its input embedding reads `vocab_size + (user + 1) * T + t`
 as token t of user `user` (the generic user is -1). Everything that hands it `input_ids` (trainers, collators,
 generation, padding, positions) works as it is; the LM head is untouched, so a reserved id cannot be sampled.
+
+Some embeddings multiply what they look up by a constant (Gemma's by the square root of the width). A user's rows are
+multiplied like a word's: they are rows of the table, which an ordinary checkpoint holds as they are.
 """
 
 from __future__ import annotations
@@ -45,6 +48,11 @@ class PersonalEmbedding(nn.Module):
     def embedding_dim(self) -> int:
         return self.weight.shape[1]
 
+    @property
+    def scale(self) -> Any:
+        """What rows of the table are multiplied by, under the name that transformers and PEFT have for it."""
+        return getattr(getattr(self.base, "base_layer", self.base), "embed_scale", 1.0)
+
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Embed ids; reserved ones get their user's rows."""
         rows = self.base(ids.clamp(max=self.num_embeddings - 1))
@@ -56,7 +64,9 @@ class PersonalEmbedding(nn.Module):
         # parameters (with gradient zero), which processes that train together rely on.
         user, place = torch.unique(number // self.users.n_tokens - 1, return_inverse=True)
         personal = self.users(user)[place, number % self.users.n_tokens]
-        return rows.masked_scatter(reserved[..., None], personal.to(rows.dtype))
+        scale = self.scale
+        scale = scale.to(rows) if isinstance(scale, Tensor) else scale
+        return rows.masked_scatter(reserved[..., None], personal.to(rows.dtype) * scale)
 
 
 def user_token_ids(user: int, *, vocab_size: int, n_tokens: int) -> list[int]:

@@ -40,10 +40,10 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Go on with some rows, or several times with one."""
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Go on with some rows, or several times with one: what beam search asks of every kind of layer."""
         if self.get_seq_length():
-            self.hold(self.keys[indices], self.values[indices], room=self.buffers[0].shape[-2])
+            self.hold(self.keys[beam_idx], self.values[beam_idx], room=self.buffers[0].shape[-2])
 
     def hold(self, *kept: Tensor, room: int) -> None:
         """Move keys and values into new buffers."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import LogitsProcessorList
 
 logger = logging.getLogger(__name__)
+STATES = "cache_params"  # what state space models call their cache
 
 
 @final
@@ -296,6 +297,8 @@ class _Branches:
     def __init__(self, policy: Policy, jobs: list[_Job], *, share: bool, max_new_tokens: int) -> None:
         self.model = policy.model
         self.known = inspect.signature(self.model.inner.forward).parameters  # ALiBi has no positions, say
+        if not {"past_key_values", STATES} & set(self.known):
+            raise ConfigError(f"{type(self.model.inner).__name__} keeps no cache that could be written with")
         self.cache = make_cache(self.model.inner.config)
         self.device = policy.embedding.weight.device
         number: dict[Any, int] = {}
@@ -332,7 +335,11 @@ class _Branches:
         job = torch.tensor([each + each[:1] * (self.width - len(each)) for each in of], device=self.device).flatten()
         used = torch.tensor([[i < len(each) for i in range(self.width)] for each in of], device=self.device).flatten()
         if jobs[0].own:
-            logits = self.go_on(torch.tensor([jobs[j].own for j in job.tolist()], device=self.device))
+            own = torch.tensor([jobs[j].own for j in job.tolist()], device=self.device)
+            # Some state spaces go on with one token at a time alone.
+            at_once = own.shape[1] if own.shape[1] > 1 and self.model.share_limit != 0 else 1
+            for tokens in own.split(at_once, dim=1):
+                logits = self.go_on(tokens)
         return logits, job, used
 
     def go_on(self, tokens: Int[Tensor, "slots new"]) -> Float[Tensor, "slots words"]:
@@ -359,18 +366,19 @@ class _Branches:
         self._select(alive.nonzero()[:, 0])
 
     def _select(self, rows: Int[Tensor, " kept"]) -> None:
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)
         self.mask, self.length = self.mask[rows], self.length[rows]
 
     def _read(
         self, tokens: Int[Tensor, "rows new"], position: Int[Tensor, "rows new"], attention: Tensor, last: int
     ) -> Float[Tensor, "rows last words"]:
         """Logits of the last columns."""
-        more = {"position_ids": position, "logits_to_keep": last}
+        more = {"position_ids": position, "logits_to_keep": last, "past_key_values": self.cache}
+        if STATES in self.known:  # a state space model: its mask is of the new tokens alone
+            more[STATES], attention = self.cache, attention[:, -tokens.shape[1] :]
         output = self.model.lm(
             input_ids=tokens,
             attention_mask=attention,
-            past_key_values=self.cache,
             use_cache=True,
             **{name: value for name, value in more.items() if name in self.known},
         )

@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from pluralign.errors import ConfigError
+from pluralign.language_models.personal import PersonalConfig, PersonalPolicy
 from pluralign.policies.export import export, export_adapters, user_tokens, write_prompt
 from pluralign.policies.generation import generate
+from pluralign.policies.policy import Policy
+
+from ..tiny_models import make_tokenizer
 
 KINDS = [(base, place) for base in ("llama", "tied", "gpt2") for place in ("before", "after")]
 
@@ -215,6 +219,40 @@ def test_adapters_of_clusters_load_beside_one_another(make_policy, bases, tmp_pa
         for name, policy in policies.items():
             model.set_adapter(name)
             torch.testing.assert_close(model(ids).logits, policy.model.lm(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("modules", [["embed_tokens", "q_proj"], ["lm_head", "q_proj"]])
+def test_an_adapter_of_the_embedding_leaves_a_tied_head_alone(bases, tmp_path, modules, place):
+    from transformers import AutoModelForCausalLM
+
+    config = PersonalConfig(
+        base=str(bases["tied"]),
+        users={"kind": "individual", "n_tokens": 1},
+        user_ids=["ann"],
+        place=place,
+        lora={"target_modules": modules, "init_lora_weights": False},
+    )
+    policy = Policy(PersonalPolicy.make(config), make_tokenizer())
+    with pytest.raises(ConfigError, match="the adapter changes the input embedding or the output head"):
+        export(policy, tmp_path / "beside", merge=False)
+    exported = export(policy, tmp_path / "merged")
+    ids = torch.tensor([write_prompt(policy.tokenizer, exported, PROMPT, "ann")])
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(ids).logits
+    own = policy.embedding.num_embeddings + 1
+    mine = policy.model.lm(torch.where(ids == exported.ids["ann"][0], own, ids)).logits
+    torch.testing.assert_close(theirs[..., : mine.shape[-1]], mine, atol=1e-4, rtol=1e-4)
+
+
+def test_other_models_are_not_written_over(make_policy, bases, tmp_path):
+    policy = make_policy()
+    policy.save(tmp_path / "policy")
+    for folder, name in ((tmp_path / "policy", "pluralign.json"), (bases["llama"], "config.json")):
+        with pytest.raises(ConfigError, match=f"holds another model \\({name}\\)"):
+            export(policy, folder)
+    export(policy, tmp_path / "checkpoint")
+    export(policy, tmp_path / "checkpoint")
 
 
 def test_odd_names_are_spelled_so_that_each_is_one_token(make_policy):

@@ -33,7 +33,7 @@ from torch import nn
 from pluralign.errors import ConfigError
 from pluralign.files import write_json
 from pluralign.language_models.conditioning import PersonalEmbedding
-from pluralign.language_models.personal import ADAPTER
+from pluralign.language_models.personal import ADAPTER, SETTINGS, PersonalPolicy
 from pluralign.language_models.tokens import prompt_ids
 from pluralign.language_models.user_tokens import UNKNOWN, ClusterTokens
 from pluralign.policies.policy import Policy, cluster_index
@@ -85,10 +85,13 @@ def export(
             loaded on top of it.
 
     Raises:
-        ConfigError: A user is not known, or a token is in the vocabulary already.
+        ConfigError: A user is not known, a token is in the vocabulary already, or the folder holds another model.
     """
     folder = Path(folder)
+    _check_folder(folder)
     tokenizer = copy.deepcopy(policy.tokenizer)
+    if not merge and policy.model.config.tuning == "lora":
+        _check_adapter(policy.model)
     names = _names(policy, users)
     add_tokens(tokenizer, [token for each in names.values() for token in each[0]])
     ids = {name: tokenizer.convert_tokens_to_ids(tokens) for name, (tokens, _) in names.items()}
@@ -142,6 +145,7 @@ def export_adapters(policies: Mapping[str, Policy], folder: str | Path) -> dict[
             raise ConfigError(f"{name} has {policy.model.users.n_tokens} tokens per user; use `export`, merge=False")
         if policy.model.config.tuning != "lora":
             raise ConfigError(f'the tuning of {name} is "{policy.model.config.tuning}"; an adapter is LoRA')
+        _check_adapter(policy.model)
     folders = {name: Path(folder) / name for name in policies}
     for name, policy in policies.items():
         _save_adapter(policy.model.lm, folders[name], base=policy.model.config.base)
@@ -174,6 +178,14 @@ def export_clusters(policies: ClusterPolicies, folder: str | Path, *, merge: boo
     served = [names[cluster] for cluster in policies.cluster.tolist()]
     write_json(folder / SERVED, dict(zip(policies.user_ids, served, strict=True)))
     return folders
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse to write over a model that is no earlier export: the policy itself, say, or its base."""
+    if not (folder / TOKENS).is_file():
+        for name in (SETTINGS, "config.json", "adapter_config.json"):
+            if (folder / name).is_file():
+                raise ConfigError(f"{folder} holds another model ({name})", hint="give the export a folder of its own")
 
 
 def user_tokens(name: str, n_tokens: int) -> list[str]:
@@ -241,18 +253,14 @@ def _plain(policy: Policy, merge: bool) -> tuple[Any, Any]:
         inner.set_input_embeddings(embedding.base)
     if policy.model.config.tuning != "lora":
         return lm, None
+    if merge and any(map(_adapted, (inner.get_input_embeddings(), inner.get_output_embeddings()))):
+        _untie(inner)  # the adapter has changed one of the two
     return (lm.merge_and_unload(), None) if merge else (lm.unload(), policy.model.lm)
 
 
 def _add_rows(lm: Any, rows: torch.Tensor, ids: list[int], *, n_ordinary: int) -> None:
     """Give a model rows for added ids, and see to it that it never writes them."""
-    head = lm.get_output_embeddings()
-    if head.weight is lm.get_input_embeddings().weight:
-        own = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
-        own.load_state_dict(head.state_dict())
-        lm.config.tie_word_embeddings = False
-        lm.config.get_text_config().tie_word_embeddings = False
-        lm.set_output_embeddings(own.to(head.weight))
+    _untie(lm)
     # A model may have more rows than its tokenizer has tokens: then some of the added ones fit.
     lm.resize_token_embeddings(max(max(ids) + 1, lm.get_input_embeddings().num_embeddings), mean_resizing=False)
     head = lm.get_output_embeddings()
@@ -263,6 +271,36 @@ def _add_rows(lm: Any, rows: torch.Tensor, ids: list[int], *, n_ordinary: int) -
             head.bias[ids] = NEVER
     settings = lm.generation_config
     settings.suppress_tokens = sorted({*(settings.suppress_tokens or []), *ids})
+
+
+def _check_adapter(model: PersonalPolicy) -> None:
+    """Refuse an adapter that would be another one without this library.
+
+    Raises:
+        ConfigError: It changes the input embedding, where it goes by names of ours, or, where users are tokens, the
+            head, which gets more rows.
+    """
+    head_grows = model.users.n_tokens > 0
+    if _adapted(model.get_input_embeddings().base) or (head_grows and _adapted(model.inner.get_output_embeddings())):
+        raise ConfigError(
+            "the adapter changes the input embedding or the output head, so that it cannot stand beside the weights",
+            hint="merge it (--merge, or merge=True)",
+        )
+
+
+def _adapted(module: Any) -> bool:
+    """Whether PEFT has wrapped a module, to add to it or to train a copy."""
+    return hasattr(module, "base_layer") or hasattr(module, "original_module")
+
+
+def _untie(lm: Any) -> None:
+    """Give a model's input embedding weights of its own where they are its output head's."""
+    embedding, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+    if embedding.weight is head.weight:
+        own = getattr(embedding, "base_layer", embedding)
+        own.weight = nn.Parameter(own.weight.detach().clone())
+    for config in (lm.config, lm.config.get_text_config()):
+        config.tie_word_embeddings = False
 
 
 def _save_adapter(lm: Any, folder: Path, *, base: str) -> None:

@@ -51,6 +51,19 @@ def test_prompts_of_a_file_are_for_their_users(run, policy, tmp_path):
     assert [(row["prompt"], row["user"]) for row in rows] == [("A", users[1]), ("B", None)]
 
 
+def test_a_prompt_that_is_no_text_is_named(run, policy, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": 5}\n')
+    done = run("generate", policy, tmp_path / "prompts.jsonl")
+    assert done.code == 2
+    assert "error: 5 is not a list of messages" in done.err
+
+
+def test_a_path_that_cannot_be_is_named(run, policy, tmp_path):
+    done = run("generate", policy, "--prompt", "Hi", "--tokens", "2", "--out", tmp_path)
+    assert done.code == 2
+    assert f"error: {tmp_path}: Is a directory" in done.err.splitlines()
+
+
 def test_a_name_that_a_policy_does_not_know_is_refused(run, policy):
     done = run("generate", policy, "--prompt", "Hello", "--user", "nobody")
     assert done.code == 2

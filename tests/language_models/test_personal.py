@@ -374,6 +374,29 @@ def test_a_window_that_the_probe_runs_into_switches_sharing_off():
     assert model.share_limit == 0
 
 
+def test_an_architecture_that_reads_padding_is_named():
+    config = transformers.RwkvConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, context_length=64)
+    model = PersonalPolicy.make(PersonalConfig(tuning="full"), lm=transformers.RwkvForCausalLM(config))
+    with pytest.raises(ConfigError, match="RwkvForCausalLM reads padding as if it were text"):
+        read(model, SEQUENCES)
+
+
+def test_an_embedding_for_every_layer_has_no_users(tmp_path):
+    config = transformers.Gemma4TextConfig(
+        **SIZES, vocab_size=50, vocab_size_per_layer_input=50, hidden_size_per_layer_input=8, num_key_value_heads=2,
+        head_dim=8, global_head_dim=8, num_kv_shared_layers=0, layer_types=["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    lm = transformers.Gemma4ForCausalLM(config)
+    with pytest.raises(ConfigError, match="Gemma4ForCausalLM has an embedding for every layer, in which users have no"):
+        PersonalPolicy.make(PersonalConfig(users=OWN, user_ids=NAMES, tuning="full"), lm=lm)
+    PersonalPolicy.make(PersonalConfig(users=EMPTY, tuning="full"), lm=lm)
+
+
+def test_modules_that_cannot_be_adapted_are_named(base_folder):
+    with pytest.raises(ConfigError, match=r"LoRA: Target modules \{'nope'\} not found"):
+        make(PersonalPolicy, base_folder, lora={"target_modules": ["nope"]})
+
+
 def test_a_sequence_longer_than_the_model_is_named(absolute_folder):
     model = make(PersonalPolicy, absolute_folder)
     long = Sequence(prompt=words(250, 0), response=words(5, 0), user=0)
@@ -448,5 +471,23 @@ def test_folders_that_hold_no_model(base_folder, tmp_path):
     with pytest.raises(CacheError, match=r"has an unknown tensor users\.offset"):
         PersonalPolicy.load(tmp_path)
     (tmp_path / "personal.safetensors").unlink()
-    with pytest.raises(CacheError, match=r"there is no model\.safetensors"):
+    with pytest.raises(CacheError, match=r"there is no personal\.safetensors"):
         PersonalPolicy.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pluralign.json", "personal.safetensors", "adapter/adapter_model.safetensors"])
+def test_files_that_are_cut_off_are_named(base_folder, tmp_path, name):
+    make(PersonalPolicy, base_folder).save(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CacheError, match=f"{name} is damaged"):
+        PersonalPolicy.load(tmp_path)
+    path.unlink()
+    with pytest.raises(CacheError, match=f"there is no {path.name}"):
+        PersonalPolicy.load(tmp_path)
+
+
+def test_an_adapter_of_another_model_is_named(base_folder, absolute_folder, tmp_path):
+    make(PersonalPolicy, base_folder).save(tmp_path)
+    with pytest.raises(CacheError, match=r"belongs to another language model: \d+ of its matrices, such as .*lora_A"):
+        PersonalPolicy.load(tmp_path, base=str(absolute_folder))

@@ -306,6 +306,11 @@ def test_a_vanilla_model_trains(base_folder, tokenizer, tmp_path):
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
+def test_nothing_to_train_is_named(base_folder, tokenizer, tmp_path):
+    with pytest.raises(ConfigError, match='the tuning is "frozen" and users have no tokens'):
+        make_trainer(base_folder, tokenizer, tmp_path, PolicySettings(**{**VANILLA, "tuning": "frozen"}))
+
+
 def test_what_is_logged_and_evaluated(base_folder, tokenizer, tmp_path):
     trainer = make_trainer(base_folder, tokenizer, tmp_path, PolicySettings(alpha=0.3), max_steps=1)
     trainer.train()

@@ -15,6 +15,9 @@ def main() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(2)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:  # a path that cannot be
+        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # what typer makes of Ctrl-C
             print("\ninterrupted; run the same command again to go on from what is cached", file=sys.stderr)

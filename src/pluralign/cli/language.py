@@ -344,7 +344,9 @@ def _kind(folder: Path) -> str | None:
     """Class of the model that was saved in a folder, None if it is not one of a language model."""
     path = folder / "pluralign.json"
     if path.is_file():
-        return js.loads(path.read_text(encoding="utf-8")).get("model")
+        from pluralign.language_models.loading import read_json
+
+        return read_json(path).get("model")
     return CLUSTERED if (folder / "clusters.json").is_file() else None
 
 

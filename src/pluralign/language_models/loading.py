@@ -6,12 +6,15 @@ only where `trust_remote_code=True` is given.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pluralign.errors import ConfigError
+from safetensors import SafetensorError
+
+from pluralign.errors import CacheError, ConfigError
 from pluralign.features.pretrained import check_source, is_folder, no_loading_bars
 
 
@@ -24,14 +27,20 @@ def load_language_model(kind: Any, base: str, **settings: Any) -> Any:
         settings: Passed on to `from_pretrained` (dtype, revision, device_map, attn_implementation, ...).
 
     Raises:
-        ConfigError: There is no such model, or it lacks weights, which would be random.
+        ConfigError: There is no such model, it is damaged, no causal model or an adapter alone, or it lacks weights,
+            which would be random.
     """
     check_source(base, settings.get("revision"))
+    _check_whole(base)
     try:
         with quiet():
             model, info = kind.from_pretrained(_place(base), output_loading_info=True, **settings)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f'cannot read the language model "{base}": {error}') from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).partition("\nModel type should be one of")[0]  # hundreds of names
+        raise ConfigError(f'cannot read the language model "{base}": {reason}') from error
+    _check_whole(base, adapted=getattr(model, "_hf_peft_config_loaded", False))
+    if model.config.is_encoder_decoder:
+        raise ConfigError(f'"{base}" is an encoder with a decoder ({type(model).__name__}); a causal model is needed')
     # A pooler stands above the hidden states, and nothing here reads it.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
@@ -49,11 +58,12 @@ def load_tokenizer(base: str | Path, *, revision: str | None = None, trust_remot
     end of a sequence is ever taken for padding; a trainer that masks by token id would lose it.
 
     Raises:
-        ConfigError: There is no such tokenizer.
+        ConfigError: There is no such tokenizer, or the base is no whole language model.
     """
     from transformers import AutoTokenizer
 
     check_source(str(base), revision)
+    _check_whole(str(base))
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             _place(str(base)), revision=revision, trust_remote_code=trust_remote_code
@@ -81,6 +91,18 @@ def check_tokenizer(tokenizer: Any, n_embeddings: int) -> None:
         )
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        CacheError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CacheError(f"{path} is damaged: {error}") from error
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers from drawing bars and from listing weights that nobody asked for (a reward's LM head)."""
@@ -93,6 +115,21 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+
+
+def _check_whole(base: str, *, adapted: bool = False) -> None:
+    """Refuse what belongs to a language model and is none by itself: its reference would be the model below it."""
+    folder = Path(base).expanduser()
+    if adapted or (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f'"{base}" holds an adapter (PEFT), not a whole language model',
+            hint="merge it into its base and save that (merge_and_unload, save_pretrained)",
+        )
+    if (folder / "personal.safetensors").is_file() or (folder / "clusters.json").is_file():
+        raise ConfigError(
+            f'"{base}" holds a personal model, which is no base for another',
+            hint="name its base, or an ordinary checkpoint that `pluralign export` made of it",
+        )
 
 
 def _place(base: str) -> str:

@@ -11,16 +11,17 @@ language model as `adapter/` (LoRA, PEFT's format), `model/` (full tuning, an or
 from __future__ import annotations
 
 import inspect
-import json
 import warnings
 from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -30,7 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from pluralign.errors import CacheError, ConfigError
 from pluralign.files import replacing, write_json
 from pluralign.language_models.conditioning import PersonalEmbedding
-from pluralign.language_models.loading import load_language_model, quiet
+from pluralign.language_models.loading import load_language_model, quiet, read_json
 from pluralign.language_models.packing import PAD, Packed, Place, Sequence, pack, tree_mask
 from pluralign.language_models.user_tokens import (
     UNKNOWN,
@@ -44,6 +45,7 @@ from pluralign.language_models.user_tokens import (
 Model = TypeVar("Model", bound="PersonalModel")
 Tuning: TypeAlias = Literal["lora", "full", "frozen"]
 Head: TypeAlias = Literal["linear", "late"]
+WEIGHTS = "adapter_model.safetensors"  # PEFT's name
 SETTINGS, PERSONAL, ADAPTER, MODEL, CHECKPOINT = (
     "pluralign.json",
     "personal.safetensors",
@@ -131,6 +133,22 @@ class PersonalModel(PreTrainedModel):
             raise ConfigError(f'place is "{config.place}"; it must be before or after')
         self.lm = lm
 
+    def read_users(self) -> None:
+        """Have the input embedding answer for users.
+
+        Raises:
+            ConfigError: The model asks another embedding for every id too, as Gemma 4's small ones do.
+        """
+        embedding, config = self.lm.get_input_embeddings(), self.inner.config.get_text_config()
+        # Gemma 3n has fewer rows there than words, and passes over ids that are beyond.
+        n_rows = config.vocab_size_per_layer_input if getattr(config, "hidden_size_per_layer_input", 0) else 0
+        if self.users.n_tokens and n_rows >= len(embedding.weight):
+            raise ConfigError(
+                f"{type(self.inner).__name__} has an embedding for every layer, in which users have no rows",
+                hint="take another language model, a reward model with a late head, or users without tokens",
+            )
+        self.inner.set_input_embeddings(PersonalEmbedding(embedding, self.users))
+
     @staticmethod
     def read_base(base: str, **settings: Any) -> Any:
         """The language model named by a hub id or a folder."""
@@ -203,7 +221,10 @@ class PersonalModel(PreTrainedModel):
         window, a row must fit into it, which the configuration tells.
         """
         config = self.inner.config
-        if config._attn_implementation not in ("sdpa", "eager") or not self._sees_trees():
+        if config._attn_implementation not in ("sdpa", "eager"):
+            return 0
+        if not self._sees_trees():
+            self._check_padding()
             return 0
         if set(getattr(config, "layer_types", None) or ["unknown"]) == {"full_attention"}:
             return None
@@ -212,31 +233,58 @@ class PersonalModel(PreTrainedModel):
 
     def _sees_trees(self) -> bool:
         """Whether the last tokens of three branches have the same hidden states in one row and in three."""
-        embedding = self.get_input_embeddings()
+        prompt, *responses = self._random_ids(4, 6)
+        sequences = [Sequence(prompt=prompt, response=each, user=UNKNOWN) for each in responses]
+        apart = self._end_states(sequences, share=False)
+        try:
+            together = self._end_states(sequences, share=True)
+        except Exception:  # an architecture raises what it likes at a mask that it does not know
+            return False
+        return bool((self._unlike(together, apart) <= 1).all())
+
+    def _check_padding(self) -> None:
+        """Check that prompts are read the same by themselves and where a longer one in their batch pads them.
+
+        Raises:
+            ConfigError: None of three is: the architecture does not heed the mask.
+        """
+        long, *short = (Sequence(prompt=ids, response=ids[:2], user=UNKNOWN) for ids in self._random_ids(4, 24))
+        short = [replace(each, prompt=each.prompt[:n]) for each, n in zip(short, (3, 6, 12), strict=True)]
+        padded = self._end_states([*short, long], share=False)[:-1]
+        alone = torch.cat([self._end_states([each], share=False) for each in short])
+        if (self._unlike(padded, alone) > 1).all():  # one may be: experts that are as good as equal change places
+            raise ConfigError(
+                f"{type(self.inner).__name__} reads padding as if it were text: what it makes of a text would depend "
+                "on the texts beside it",
+                hint="take a language model of another architecture",
+            )
+
+    def _random_ids(self, n: int, length: int) -> list[tuple[int, ...]]:
         draw = torch.Generator().manual_seed(0)
-        ids = torch.randint(embedding.num_embeddings, (4, 6), generator=draw).tolist()
-        sequences = [Sequence(prompt=tuple(ids[0]), response=tuple(each), user=UNKNOWN) for each in ids[1:]]
-        body, training = self.inner.base_model, self.training
-        states = []
+        ids = torch.randint(self.get_input_embeddings().num_embeddings, (n, length), generator=draw)
+        return [tuple(each) for each in ids.tolist()]
+
+    def _unlike(self, states: Tensor, others: Tensor) -> Tensor:
+        """How much each row differs from the one that it should be, in units of what rounding may do."""
+        rounding = 1e-3 if self.get_input_embeddings().weight.dtype == torch.float32 else 5e-2
+        return (states - others).abs().amax(1) / (rounding * others.abs().max())
+
+    def _end_states(self, sequences: list[Sequence], *, share: bool) -> Tensor:
+        """Hidden states of the sequences' last tokens."""
+        embedding, training, body = self.get_input_embeddings(), self.training, self.inner.base_model
+        if body is self.inner:  # Llama 4 does not name the body of its LM
+            body = getattr(body, "model", body)
+        packed = pack(sequences, place="none", vocab_size=embedding.num_embeddings, n_tokens=0, share=share).to(
+            embedding.weight.device
+        )
         self.eval()
         try:
-            for share in (False, True):
-                packed = pack(sequences, place="none", vocab_size=embedding.num_embeddings, n_tokens=0, share=share).to(
-                    embedding.weight.device
-                )
-                # Under autocast the two would differ by its rounding.
-                with torch.no_grad(), torch.autocast(embedding.weight.device.type, enabled=False):
-                    hidden = self.read(body, packed).last_hidden_state
-                states.append(hidden[packed.end_row, packed.end_column].float())
-        except Exception:  # an architecture raises what it likes at a mask that it does not know
-            if not states:
-                raise
-            return False
+            # Under autocast rows of different shapes would differ by its rounding.
+            with torch.no_grad(), torch.autocast(embedding.weight.device.type, enabled=False):
+                hidden = self.read(body, packed).last_hidden_state
         finally:
             self.train(training)
-        apart, together = states
-        rounding = 1e-3 if embedding.weight.dtype == torch.float32 else 5e-2
-        return bool((together - apart).abs().max() <= rounding * apart.abs().max())
+        return hidden[packed.end_row, packed.end_column].float()
 
     def read(self, module: nn.Module, packed: Packed, **more: Any) -> Any:
         """One pass of the language model, or of its body, over a batch; it is given what it knows of."""
@@ -339,18 +387,20 @@ class PersonalModel(PreTrainedModel):
             settings: Passed on to `from_pretrained`.
 
         Raises:
-            CacheError: The folder holds no model of this kind.
+            CacheError: The folder holds no model of this kind, it is damaged, or its base is another.
         """
         folder = Path(folder)
         path = folder / SETTINGS
         if not path.is_file():
             raise CacheError(f"{folder} holds no personal model: there is no {SETTINGS}")
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.pop("model") != cls.__name__:
+        kept = read_json(path)
+        if kept.pop("model", None) != cls.__name__:
             raise CacheError(f"{folder} does not hold a {cls.__name__}")
         config = PersonalConfig(**kept)
         config.base = base or config.base
         shipped = (folder / PERSONAL).is_file()
+        if not shipped and not (folder / CHECKPOINT).is_file():
+            raise CacheError(f"{folder} holds no whole model: there is no {PERSONAL}")
         for tuning, part in (("lora", ADAPTER), ("full", MODEL)):
             if shipped and config.tuning == tuning and not (folder / part).is_dir():
                 raise CacheError(f"{folder} holds no whole model: there is no {part}/")
@@ -362,12 +412,13 @@ class PersonalModel(PreTrainedModel):
             own = {name for name in model.state_dict() if not name.startswith("lm.")}
             values = _read_tensors(folder / PERSONAL, own)
             if config.tuning == "lora":
-                from peft.utils import load_peft_weights, set_peft_model_state_dict
-
-                set_peft_model_state_dict(model.lm, load_peft_weights(str(folder / ADAPTER), device="cpu"))
+                load_adapter(model.lm, folder / ADAPTER)
         else:
             values = _read_tensors(folder / CHECKPOINT, set(model.trained()))
-        model.load_state_dict(values, strict=False)
+        try:
+            model.load_state_dict(values, strict=False)
+        except RuntimeError as error:  # tensors of other shapes
+            raise CacheError(f"{folder} holds users of another model: {error}") from error
         return model.eval()
 
 
@@ -378,7 +429,7 @@ class PersonalPolicy(PersonalModel):
 
     def __init__(self, config: PersonalConfig, lm: Any, users: UserTokens) -> None:
         super().__init__(config, lm, users)
-        self.inner.set_input_embeddings(PersonalEmbedding(lm.get_input_embeddings(), users))
+        self.read_users()
 
     @staticmethod
     def read_base(base: str, **settings: Any) -> Any:
@@ -421,7 +472,7 @@ class PersonalReward(PersonalModel):
         super().__init__(config, lm, users)
         if config.head == "linear":
             self.head = nn.Linear(users.dim, 1, bias=False, device=lm.get_input_embeddings().weight.device)
-            self.inner.set_input_embeddings(PersonalEmbedding(lm.get_input_embeddings(), users))
+            self.read_users()
 
     @staticmethod
     def read_base(base: str, **settings: Any) -> Any:
@@ -458,7 +509,32 @@ def _with_lora(lm: Any, settings: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         # PEFT asks for the attribute by the name that transformers is leaving.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        return get_peft_model(lm, LoraConfig(**{"fan_in_fan_out": turned, **settings}))
+        try:
+            return get_peft_model(lm, LoraConfig(**{"fan_in_fan_out": turned, **settings}))
+        except ValueError as error:  # no such modules, or modules that are not to be adapted (Mamba's)
+            raise ConfigError(f"LoRA: {error}", hint="name modules of the model in lora's target_modules") from error
+
+
+def load_adapter(lm: Any, folder: Path) -> None:
+    """Give a language model the adapter that was saved in a folder.
+
+    Raises:
+        CacheError: It is not there, it is damaged, or it belongs to another language model.
+    """
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+    path = folder / WEIGHTS
+    if not path.is_file():  # PEFT would ask the hub
+        raise CacheError(f"{folder} holds no adapter: there is no {WEIGHTS}")
+    try:
+        found: Any = set_peft_model_state_dict(lm, load_peft_weights(str(folder), device="cpu"))
+    except SafetensorError as error:
+        raise CacheError(f"{path} is damaged: {error}") from error
+    except RuntimeError as error:
+        raise CacheError(f"{path} belongs to another language model: {error}") from error
+    apart = [*found.unexpected_keys, *(name for name in found.missing_keys if "lora_" in name)]
+    if apart:
+        raise CacheError(f"{path} belongs to another language model: {len(apart)} of its matrices, such as {apart[0]}")
 
 
 def _write_tensors(path: Path, values: dict[str, Tensor]) -> None:
@@ -470,11 +546,14 @@ def _read_tensors(path: Path, names: Set[str]) -> dict[str, Tensor]:
     """Read tensors and check that they are those of these names.
 
     Raises:
-        CacheError: There is no such file, or others are there.
+        CacheError: There is no such file, it is damaged, or others are there.
     """
     if not path.is_file():
         raise CacheError(f"{path.parent} holds no personal model: there is no {path.name}")
-    values = load_file(path)
+    try:
+        values = load_file(path)
+    except SafetensorError as error:
+        raise CacheError(f"{path} is damaged: {error}") from error
     if values.keys() != names:
         wrong = sorted(names ^ values.keys())[0]
         raise CacheError(f"{path} {'has no' if wrong in names else 'has an unknown'} tensor {wrong}")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from pluralign.comparisons.chats import read_chat
+from pluralign.comparisons.chats import decode_chat, encode_chat, read_chat
 from pluralign.errors import CacheError, ConfigError, DataError
 from pluralign.features.pretrained import pick_device
 from pluralign.language_models.loading import check_tokenizer, load_tokenizer
@@ -148,8 +148,12 @@ def cluster_index(model: PersonalPolicy, number: int) -> int:
 
 
 def read_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
-    """A text as it is; a chat, spelled as canonical JSON or not, as its messages."""
+    """A text as it is; a chat, spelled as canonical JSON or not, as its messages.
+
+    Raises:
+        DataError: It is neither.
+    """
     if not isinstance(prompt, str):
-        return [dict(each) for each in prompt]
+        return decode_chat(encode_chat(prompt))
     chat = read_chat(prompt)
     return prompt if chat is None else chat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pluralign.errors import CacheError, DataError
 from pluralign.evaluation import Predictions
 from pluralign.features.pretrained import pick_device
 from pluralign.files import write_json
-from pluralign.language_models.loading import check_tokenizer, load_tokenizer
+from pluralign.language_models.loading import check_tokenizer, load_tokenizer, read_json
 from pluralign.language_models.packing import Sequence as Tokens
 from pluralign.language_models.personal import PersonalReward
 from pluralign.language_models.reading import read_values
@@ -193,7 +192,7 @@ class TransformerReward:
         for part in (TOKENIZER, LIMITS):
             if not (folder / part).exists():
                 raise CacheError(f"{folder} holds no whole reward model: there is no {part}")
-        limits = json.loads((folder / LIMITS).read_text(encoding="utf-8"))
+        limits = read_json(folder / LIMITS)
         return cls(model=model.to(pick_device(device)), tokenizer=load_tokenizer(folder / TOKENIZER), **limits)
 
 

@@ -37,7 +37,6 @@ The generic policy, for whom nothing is known of, is an adapter trained on every
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -55,8 +54,8 @@ from pluralign.features.pretrained import pick_device
 from pluralign.files import plain, write_json
 from pluralign.inference.clusters import fit_clusters
 from pluralign.inference.hard_em import assign_users
-from pluralign.language_models.loading import load_tokenizer
-from pluralign.language_models.personal import ADAPTER, PersonalPolicy
+from pluralign.language_models.loading import load_tokenizer, read_json
+from pluralign.language_models.personal import ADAPTER, PersonalPolicy, load_adapter
 from pluralign.language_models.reading import BATCH_TOKENS
 from pluralign.language_models.tokens import PreferenceTokens, tokenize
 from pluralign.training.data import PairDataset
@@ -185,15 +184,13 @@ class ClusterPolicies:
             loading: What `from_pretrained` needs.
 
         Raises:
-            CacheError: The folder holds no policies of clusters, or not all of them.
+            CacheError: The folder holds no policies of clusters, not all of them, or damaged ones.
         """
-        from peft.utils import load_peft_weights, set_peft_model_state_dict
-
         folder = Path(folder)
         path = folder / CLUSTERS
         if not path.is_file():
             raise CacheError(f"{folder} holds no policies of clusters: there is no {CLUSTERS}")
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         names = policy_names(kept["n_clusters"])
         missing = [name for name in names if not (folder / name).is_dir()]
         if missing:
@@ -204,7 +201,7 @@ class ClusterPolicies:
         values = []
         for name in names:
             if settings.tuning == "lora":  # the language model is read once
-                set_peft_model_state_dict(model.lm, load_peft_weights(str(folder / name / ADAPTER), device="cpu"))
+                load_adapter(model.lm, folder / name / ADAPTER)
                 values.append(copy_values(model))
             else:
                 values.append(copy_values(PersonalPolicy.load(folder / name, base=base, **loading)))

@@ -77,7 +77,7 @@ class PreferenceTrainer(Trainer):
                 their own then.
 
         Raises:
-            ConfigError: Several GPUs in one process, or columns would be removed.
+            ConfigError: Several GPUs in one process, columns would be removed, or nothing would be trained.
             DataError: A comparison to learn from has a user the model does not know.
         """
         if args.n_gpu > 1:
@@ -102,6 +102,11 @@ class PreferenceTrainer(Trainer):
         for value in model.parameters():
             if not value.numel():
                 value.requires_grad_(False)  # of no token: processes that train together would wait for its gradient
+        if train is not None and not any(value.requires_grad for value in model.parameters()):
+            raise ConfigError(
+                f'the tuning is "{settings.tuning}" and users have no tokens, so there is nothing to train',
+                hint="tune the language model (lora, full), or give users tokens",
+            )
         layout = model.layout
         for part in (train, eval):
             if part is not None:

@@ -63,6 +63,12 @@ def test_a_folder_without_a_model(fails, numbers, tmp_path, command):
     assert "`pluralign fit --out`" in hint
 
 
+@pytest.mark.parametrize("file", ["pluralign.json", "clusters.json"])
+def test_a_language_model_places_nobody(fails, numbers, tmp_path, file):
+    (tmp_path / file).write_text("{}")
+    assert f"error: {tmp_path} holds a language model; a reward on frozen features" in fails("adapt", tmp_path, numbers)
+
+
 def test_a_model_of_other_features(fails, run, numbers, tmp_path):
     run("fit", numbers, "--out", tmp_path / "model")
     run("simulate", tmp_path / "panel", "--features", "numeric", "--dim", 5, "--users", 3, "--comparisons", 5)

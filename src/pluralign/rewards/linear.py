@@ -125,15 +125,15 @@ class LinearReward:
         """Read what `save` wrote.
 
         Raises:
-            CacheError: The folder holds no reward model.
+            CacheError: The folder holds no reward model, or one that is a language model.
         """
         folder = Path(folder)
         path = folder / "reward.json"
+        hint = "name the folder that `pluralign fit --out` wrote, or OUT/models/RUNG of a study"
+        if any((folder / name).is_file() for name in ("pluralign.json", "clusters.json")):
+            raise CacheError(f"{folder} holds a language model; a reward on frozen features is needed here", hint=hint)
         if not path.is_file():
-            raise CacheError(
-                f"{folder} holds no reward model: there is no reward.json",
-                hint="name the folder that `pluralign fit --out` wrote, or OUT/models/RUNG of a study",
-            )
+            raise CacheError(f"{folder} holds no reward model: there is no reward.json", hint=hint)
         return cls(
             users=store.load(folder),
             user_ids=tuple(json.loads(path.read_text(encoding="utf-8"))["user_ids"]),

@@ -232,3 +232,14 @@ def test_a_file_stands_in_place_of_flags_and_flags_win_over_it(run, numbers, tex
     config.write_text(f"batch_size: 4\ncache: {tmp_path / 'cache'}\n")  # names as in Python are taken too
     assert run("encode", texts, "--config", config).code == 0
     assert (tmp_path / "cache").is_dir()
+
+
+@pytest.mark.parametrize("column", ["user=annotator", "[user=annotator]", "{user: annotator}"])
+def test_a_flag_that_may_be_repeated_is_one_value_a_list_or_a_mapping_in_a_file(run, texts, tmp_path, column):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(texts.read_text().replace('"user":', '"annotator":'))
+    config = tmp_path / "flags.yaml"
+    config.write_text(f"ridge: 1\ncolumn: {column}\n")
+    done = run("fit", rows, "--config", config, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["n_users"] == json.loads(run("fit", texts, "--ridge", 1, "--json").out)["n_users"]

@@ -7,7 +7,9 @@ from sklearn.linear_model import LogisticRegression
 
 from pluralign.errors import ConfigError
 from pluralign.features import Design
+from pluralign.inference.gaussian_evidence import _factor
 from pluralign.inference.heads import fit_heads
+from pluralign.inference.lbfgs import Preconditioner
 from pluralign.likelihoods import Decisions, Logit
 
 
@@ -177,3 +179,11 @@ def test_a_row_that_outweighs_the_others_leaves_the_gram_matrix_a_precondition()
 def test_a_negative_ridge_is_named():
     with pytest.raises(ConfigError, match="ridge is -1; a prior precision is at least 0"):
         fit_heads(make_design(10, 3, 10), ridge=torch.tensor([2.0, -1.0], dtype=torch.float64))
+
+
+def test_what_is_no_number_is_not_taken_for_rounding():
+    gram = torch.full((3, 3), torch.nan, dtype=torch.float64)
+    with pytest.raises(torch.linalg.LinAlgError):
+        Preconditioner(gram).inverse(0)
+    with pytest.raises(torch.linalg.LinAlgError):
+        _factor(gram, torch.tensor(1e-6, dtype=torch.float64))

@@ -16,6 +16,8 @@ def main() -> None:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(2)
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:  # a path that cannot be
+        if error.filename is None:
+            raise
         print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as stop:

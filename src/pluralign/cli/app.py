@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pluralign.cli.flags import take_flags
+
 app = typer.Typer(
     name="pluralign",
     no_args_is_help=True,
@@ -35,32 +37,12 @@ Options = Annotated[
 Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file with the settings below by name; flags win over it.")
 ]
-
-
-def _take_flags(context: typer.Context, config: Path | None) -> Path | None:
-    """Flags from a YAML file, by their names, as if they were this command's defaults."""
-    if config is not None:
-        from pluralign.errors import ConfigError
-        from pluralign.studies.settings import read_yaml
-
-        options = [each for each in context.command.params if each.param_type_name == "option"]
-        known = {each.opts[-1].lstrip("-"): each.name for each in options if each.name not in ("config", "help")}
-        taken = {}
-        for flag, value in read_yaml(config).items():
-            name = str(flag).replace("_", "-")
-            if name not in known:
-                raise ConfigError(f'{config} has "{flag}"; known: {", ".join(sorted(known))}')
-            taken[known[name]] = value
-        context.default_map = taken
-    return config
-
-
 Flags = Annotated[
     Path | None,
     typer.Option(
         "--config",
         is_eager=True,
-        callback=_take_flags,
+        callback=take_flags,
         help="YAML file with this command's flags by name; those on the command line win over it.",
     ),
 ]

@@ -140,11 +140,15 @@ def maximise_evidence(
 
 
 def _factor(curvature: Float[Tensor, "dim dim"], lift: Tensor) -> Float[Tensor, "dim dim"]:
-    """Cholesky factor of a curvature whose diagonal is lifted until it is above the rounding of its float32 sums."""
+    """Cholesky factor of a curvature whose diagonal is lifted until it is above the rounding of its float32 sums.
+
+    Raises:
+        LinAlgError: Rounding is not what it lacks: a number is not finite.
+    """
     eye, largest = torch.eye(len(curvature)).to(curvature), curvature.diagonal().sum()
     while True:
-        factor, failed = torch.linalg.cholesky_ex(curvature + lift * eye)
-        if not bool(failed) or not lift < largest:
+        factor, failed = torch.linalg.cholesky_ex(curvature + lift * eye, check_errors=not lift < largest)
+        if not bool(failed):
             return factor
         lift = 10 * lift
 

@@ -55,8 +55,8 @@ class Preconditioner:
             lifted.diagonal().add_(self._scale * 2.0**level)
             if self._dtype != torch.float64 and level >= _WELL_POSED:
                 lifted = lifted.float()
-            factor, failed = torch.linalg.cholesky_ex(lifted)
-            if bool(failed) and level < _TOP:  # rounding of the Gram matrix is more than is added: lift it further
+            factor, failed = torch.linalg.cholesky_ex(lifted, check_errors=level == _TOP)
+            if bool(failed):  # rounding of the Gram matrix is more than is added: lift it further
                 self._inverse[level] = self.inverse(level + 1)
             else:
                 self._inverse[level] = torch.cholesky_inverse(factor).to(self._dtype)

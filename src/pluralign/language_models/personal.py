@@ -14,7 +14,6 @@ import inspect
 import warnings
 from collections.abc import Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -32,9 +31,9 @@ from pluralign.errors import CacheError, ConfigError
 from pluralign.files import replacing, write_json
 from pluralign.language_models.conditioning import PersonalEmbedding
 from pluralign.language_models.loading import load_language_model, quiet, read_json
-from pluralign.language_models.packing import PAD, Packed, Place, Sequence, pack, tree_mask
+from pluralign.language_models.packing import PAD, Packed, Place, tree_mask
+from pluralign.language_models.probing import check_padding, sees_trees
 from pluralign.language_models.user_tokens import (
-    UNKNOWN,
     UserTokens,
     from_vocabulary,
     make_user_tokens,
@@ -223,68 +222,13 @@ class PersonalModel(PreTrainedModel):
         config = self.inner.config
         if config._attn_implementation not in ("sdpa", "eager"):
             return 0
-        if not self._sees_trees():
-            self._check_padding()
+        if not sees_trees(self):
+            check_padding(self)
             return 0
         if set(getattr(config, "layer_types", None) or ["unknown"]) == {"full_attention"}:
             return None
         windows = [getattr(config, name, None) for name in WINDOWS]
         return min((each for each in windows if isinstance(each, int)), default=None)
-
-    def _sees_trees(self) -> bool:
-        """Whether the last tokens of three branches have the same hidden states in one row and in three."""
-        prompt, *responses = self._random_ids(4, 6)
-        sequences = [Sequence(prompt=prompt, response=each, user=UNKNOWN) for each in responses]
-        apart = self._end_states(sequences, share=False)
-        try:
-            together = self._end_states(sequences, share=True)
-        except Exception:  # an architecture raises what it likes at a mask that it does not know
-            return False
-        return bool((self._unlike(together, apart) <= 1).all())
-
-    def _check_padding(self) -> None:
-        """Check that prompts are read the same by themselves and where a longer one in their batch pads them.
-
-        Raises:
-            ConfigError: None of three is: the architecture does not heed the mask.
-        """
-        long, *short = (Sequence(prompt=ids, response=ids[:2], user=UNKNOWN) for ids in self._random_ids(4, 24))
-        short = [replace(each, prompt=each.prompt[:n]) for each, n in zip(short, (3, 6, 12), strict=True)]
-        padded = self._end_states([*short, long], share=False)[:-1]
-        alone = torch.cat([self._end_states([each], share=False) for each in short])
-        if (self._unlike(padded, alone) > 1).all():  # one may be: experts that are as good as equal change places
-            raise ConfigError(
-                f"{type(self.inner).__name__} reads padding as if it were text: what it makes of a text would depend "
-                "on the texts beside it",
-                hint="take a language model of another architecture",
-            )
-
-    def _random_ids(self, n: int, length: int) -> list[tuple[int, ...]]:
-        draw = torch.Generator().manual_seed(0)
-        ids = torch.randint(self.get_input_embeddings().num_embeddings, (n, length), generator=draw)
-        return [tuple(each) for each in ids.tolist()]
-
-    def _unlike(self, states: Tensor, others: Tensor) -> Tensor:
-        """How much each row differs from the one that it should be, in units of what rounding may do."""
-        rounding = 1e-3 if self.get_input_embeddings().weight.dtype == torch.float32 else 5e-2
-        return (states - others).abs().amax(1) / (rounding * others.abs().max())
-
-    def _end_states(self, sequences: list[Sequence], *, share: bool) -> Tensor:
-        """Hidden states of the sequences' last tokens."""
-        embedding, training, body = self.get_input_embeddings(), self.training, self.inner.base_model
-        if body is self.inner:  # Llama 4 does not name the body of its LM
-            body = getattr(body, "model", body)
-        packed = pack(sequences, place="none", vocab_size=embedding.num_embeddings, n_tokens=0, share=share).to(
-            embedding.weight.device
-        )
-        self.eval()
-        try:
-            # Under autocast rows of different shapes would differ by its rounding.
-            with torch.no_grad(), torch.autocast(embedding.weight.device.type, enabled=False):
-                hidden = self.read(body, packed).last_hidden_state
-        finally:
-            self.train(training)
-        return hidden[packed.end_row, packed.end_column].float()
 
     def read(self, module: nn.Module, packed: Packed, **more: Any) -> Any:
         """One pass of the language model, or of its body, over a batch; it is given what it knows of."""

@@ -6,7 +6,6 @@ they are known already; the tower reads what is to be scored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -26,7 +25,7 @@ from pluralign.features.pretrained import pick_device
 from pluralign.features.standardize import pick_dtype
 from pluralign.files import write_json
 from pluralign.inference.adapt import adapt
-from pluralign.language_models.loading import check_tokenizer, load_tokenizer
+from pluralign.language_models.loading import check_tokenizer, load_tokenizer, read_json
 from pluralign.language_models.personal import PersonalConfig
 from pluralign.rewards import LinearReward
 from pluralign.rewards.transformer import LIMITS, TOKENIZER
@@ -185,7 +184,7 @@ class LatentReward:
         for part in (TOKENIZER, LIMITS):
             if not (folder / part).exists():
                 raise CacheError(f"{folder} holds no whole reward model: there is no {part}")
-        limits = json.loads((folder / LIMITS).read_text(encoding="utf-8"))
+        limits = read_json(folder / LIMITS)
         return cls.of(tower.to(pick_device(device)), load_tokenizer(folder / TOKENIZER), **limits)
 
 
